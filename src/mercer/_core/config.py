@@ -1,0 +1,131 @@
+"""Configuration, above all the memory budget that whatever is large asks first."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def _parse_bytes(value: int | float | str) -> int:
+    """Read a number of bytes: ``2**30``, ``"512MiB"``, ``"2 GB"``."""
+    if isinstance(value, str):
+        text = value.strip().upper().replace(" ", "")
+        digits = text.rstrip("BGIKM")
+        unit = text[len(digits) :] or "B"
+        try:
+            number = float(digits) * _UNITS[unit]
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"memory_budget: expected bytes or a text such as '512MiB' or '2 GB', got {value!r}"
+            ) from None
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value)
+    else:
+        raise TypeError(
+            f"memory_budget: expected a number of bytes or a text, got {type(value).__name__}"
+        )
+    if not 0 < number < float("inf"):
+        raise ValueError(f"memory_budget: expected a positive finite size, got {value!r}")
+    return int(number)
+
+
+def available_memory() -> int:
+    """Memory that the system could still hand out, in bytes."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def resident_memory() -> int:
+    """Resident memory of this process, in bytes (its peak where the system tells no more)."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    import resource  # not on every platform
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Config:
+    """Settings of the process.
+
+    Attributes
+    ----------
+    memory_budget : int
+        Bytes of resident memory that the process may reach in Mercer's blockwise operations;
+        by default a quarter of what was free at start, or the environment variable
+        ``MERCER_MEMORY_BUDGET``. Set it with a number of bytes or a text such as ``"2 GiB"``.
+
+    Examples
+    --------
+    >>> import mercer
+    >>> with mercer.config.override(memory_budget="512 MiB"):
+    ...     mercer.config.memory_budget
+    536870912
+    """
+
+    def __init__(self) -> None:
+        given = os.environ.get("MERCER_MEMORY_BUDGET")
+        self._memory_budget = _parse_bytes(given) if given else available_memory() // 4
+
+    @property
+    def memory_budget(self) -> int:
+        """Bytes of resident memory that blockwise operations may reach."""
+        return self._memory_budget
+
+    @memory_budget.setter
+    def memory_budget(self, value: int | float | str) -> None:
+        self._memory_budget = _parse_bytes(value)
+
+    @contextmanager
+    def override(self, *, memory_budget: int | float | str) -> Iterator["Config"]:
+        """Change settings inside a ``with`` block."""
+        before = self._memory_budget
+        self.memory_budget = memory_budget
+        try:
+            yield self
+        finally:
+            self._memory_budget = before
+
+    def __repr__(self) -> str:
+        return f"Config(memory_budget={self._memory_budget})"
+
+
+config = Config()
+
+
+def _gib(nbytes: float) -> str:
+    return f"{nbytes / 2**30:.2f} GiB" if nbytes >= 2**28 else f"{nbytes / 2**20:.1f} MiB"
+
+
+def require_memory(nbytes: float, what: str, option: str) -> None:
+    """Raise ``MemoryError`` when an allocation does not fit the budget.
+
+    Parameters
+    ----------
+    nbytes : float
+        Bytes that are about to be allocated.
+    what : str
+        What they are for, as the error will say it.
+    option : str
+        What the caller could do instead.
+    """
+    free = max(config.memory_budget - resident_memory(), 0)
+    if nbytes > free:
+        raise MemoryError(
+            f"{what} needs {_gib(nbytes)}, but {_gib(free)} of the memory budget "
+            f"({_gib(config.memory_budget)}) is left: {option}, or raise mercer.config.memory_budget"
+        )
+
+
+def block_rows(bytes_per_row: float, *, most: int, least: int = 1) -> int:
+    """Rows of a block that fit half of what the budget leaves, between ``least`` and ``most``."""
+    free = max(config.memory_budget - resident_memory(), 0)
+    return max(least, min(most, int(free / 2 / max(bytes_per_row, 1.0))))

