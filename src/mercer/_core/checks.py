@@ -81,6 +81,15 @@ def check_finite(name: str, value: Tensor) -> None:
         )
 
 
+def check_materialized(owner: str, stored: Tensor, x: Tensor) -> None:
+    """Raise if a module's numbers are still on the meta device while its input is not."""
+    if stored.is_meta and not x.is_meta:
+        raise RuntimeError(
+            f"{owner}: built on the meta device and not set yet; call to_empty(device=...) and "
+            "then reset_parameters() or load_state_dict(...) before use"
+        )
+
+
 def check_generator(generator: Any) -> torch.Generator | None:
     """Return a CPU generator: the one given, one seeded by an integer, or None for torch's own."""
     if generator is None or isinstance(generator, torch.Generator):
