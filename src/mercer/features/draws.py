@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.quasirandom import SobolEngine
 
-from .._core.checks import check_choice, check_generator, check_int, check_last_dim
+from .._core.checks import (
+    check_choice,
+    check_generator,
+    check_int,
+    check_last_dim,
+    check_materialized,
+)
 
 _CHUNK = 2**22  # numbers drawn at a time where only their sums of squares are kept
 
@@ -174,6 +180,7 @@ class DenseProjection(Projection):
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs of shape (..., in_features) to products of shape (..., num_rows)."""
         check_last_dim("x", x, self.in_features)
+        check_materialized("DenseProjection", self.matrix, x)
         return x @ self.matrix.to(x.dtype).mT  # (..., m)
 
 
@@ -294,6 +301,7 @@ class HadamardProjection(Projection):
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs of shape (..., in_features) to products of shape (..., num_rows)."""
         check_last_dim("x", x, self.in_features)
+        check_materialized("HadamardProjection", self.signs, x)
         first, second, third = (self.signs.to(x.dtype) * self.block**-0.5).unbind(0)  # (B, D)
         if self.in_features < self.block:
             x = nn.functional.pad(x, (0, self.block - self.in_features))
