@@ -9,14 +9,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+
+# Functions, not lambdas, so that whatever holds an activation can be pickled.
+def _gaussian(z: Tensor) -> Tensor:
+    return torch.exp(-z.square() / 2)
+
+
+def _gelu_tanh(z: Tensor) -> Tensor:
+    return F.gelu(z, approximate="tanh")
+
+
+def _quick_gelu(z: Tensor) -> Tensor:
+    return z * torch.sigmoid(1.702 * z)
+
+
+def _identity(z: Tensor) -> Tensor:
+    return z
+
+
 _BY_NAME: dict[str, Callable[[Tensor], Tensor]] = {
-    **{
-        name: getattr(F, name)
-        for name in (
-            "celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish "
-            "relu relu6 selu silu softplus softshrink softsign tanhshrink"
-        ).split()
-    },
+    "celu": F.celu,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "hardshrink": F.hardshrink,
+    "hardsigmoid": F.hardsigmoid,
+    "hardswish": F.hardswish,
+    "hardtanh": F.hardtanh,
+    "leaky_relu": F.leaky_relu,
+    "logsigmoid": F.logsigmoid,
+    "mish": F.mish,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "selu": F.selu,
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "softshrink": F.softshrink,
+    "softsign": F.softsign,
+    "tanhshrink": F.tanhshrink,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
     "sin": torch.sin,
@@ -25,10 +54,10 @@ _BY_NAME: dict[str, Callable[[Tensor], Tensor]] = {
     "erf": torch.erf,
     "abs": torch.abs,
     "square": torch.square,
-    "gaussian": lambda z: torch.exp(-z.square() / 2),
-    "gelu_tanh": lambda z: F.gelu(z, approximate="tanh"),
-    "quick_gelu": lambda z: z * torch.sigmoid(1.702 * z),
-    "identity": lambda z: z,
+    "gaussian": _gaussian,
+    "gelu_tanh": _gelu_tanh,
+    "quick_gelu": _quick_gelu,
+    "identity": _identity,
 }
 
 # Transformers has its own classes for activations that torch.nn has too.
@@ -40,6 +69,8 @@ _BY_FOREIGN_CLASS = {
     "PytorchGELUTanh": "gelu_tanh",
     "QuickGELUActivation": "quick_gelu",
     "SiLUActivation": "silu",
+    "MishActivation": "mish",
+    "LinearActivation": "identity",
 }
 
 
@@ -89,7 +120,7 @@ def _from_module_text(text: str) -> nn.Module | None:
         return None
     try:
         call = ast.parse(text, mode="eval").body
-        assert isinstance(call, ast.Call)
+        assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
         args = [ast.literal_eval(arg) for arg in call.args]
         kwargs = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
         return found(*args, **kwargs).eval()  # RReLU is random in training
@@ -101,10 +132,10 @@ def _is_elementwise(function: Callable[[Tensor], Tensor]) -> bool:
     """Whether f of a vector is the vector of f, tried on a few numbers."""
     z = torch.tensor([-1.7, -0.3, 0.0, 0.4, 2.1], dtype=torch.float64)
     with torch.no_grad():
-        whole = function(z)
+        whole = function(z.clone())  # a clone, because it may work in place
         if not isinstance(whole, Tensor) or whole.shape != z.shape:
             return False
-        parts = torch.cat([function(z[i : i + 1]) for i in range(len(z))])
+        parts = torch.cat([function(z[i : i + 1].clone()) for i in range(len(z))])
     return torch.allclose(whole, parts, rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
@@ -147,7 +178,8 @@ def resolve_activation(activation: "str | nn.Module | Callable[[Tensor], Tensor]
             f"got {type(activation).__name__}"
         )
     for name, function in _BY_NAME.items():
-        if activation is function:
+        same = (function, getattr(torch, name, None), getattr(F, name, None))
+        if any(activation is other for other in same):
             return Activation(name, function)
     spec = None
     if isinstance(activation, nn.Module):
@@ -156,17 +188,22 @@ def resolve_activation(activation: "str | nn.Module | Callable[[Tensor], Tensor]
                 f"activation: {type(activation).__name__} has parameters; "
                 "pass an elementwise function without any"
             )
-        activation = activation.eval() if isinstance(activation, nn.RReLU) else activation
         kind = type(activation)
-        if kind.__module__.startswith("torch.nn."):
-            spec = repr(activation).replace("inplace=True", "inplace=False")
-            activation = _from_module_text(spec) or activation
+        if isinstance(activation, nn.Identity):
+            return resolve_activation("identity")
+        if kind.__module__ == nn.modules.activation.__name__:
+            text = repr(activation).replace("inplace=True", "inplace=False")
+            rebuilt = _from_module_text(text)
+            if rebuilt is not None:
+                spec, activation = text, rebuilt
         elif kind.__name__ in _BY_FOREIGN_CLASS:
             return resolve_activation(_BY_FOREIGN_CLASS[kind.__name__])
     try:
         elementwise = _is_elementwise(activation)
     except Exception as error:
-        raise ValueError(f"activation: {activation!r} fails on a float64 vector: {error}") from error
+        raise ValueError(
+            f"activation: {activation!r} fails on a float64 vector: {error}"
+        ) from error
     if not elementwise:
         raise ValueError(f"activation: {activation!r} is not an elementwise function")
     return Activation(spec, activation)

@@ -19,7 +19,11 @@ def check_int(name: str, value: Any, *, least: int = 1) -> int:
 
 
 def check_real(
-    name: str, value: Any, *, above: float | None = None, least: float | None = None,
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
     most: float | None = None,
 ) -> float:
     """Return ``value`` as a finite float inside the given bounds."""

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_UNITS = {
+    **{"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
+    **{"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40},
+}
 
 
 def _parse_bytes(value: int | float | str) -> int:
     """Read a number of bytes: ``2**30``, ``"512MiB"``, ``"2 GB"``."""
     if isinstance(value, str):
         text = value.strip().upper().replace(" ", "")
-        digits = text.rstrip("BGIKM")
+        digits = text.rstrip("BGIKMT")
         unit = text[len(digits) :] or "B"
         try:
             number = float(digits) * _UNITS[unit]
@@ -27,19 +30,28 @@ def _parse_bytes(value: int | float | str) -> int:
         raise TypeError(
             f"memory_budget: expected a number of bytes or a text, got {type(value).__name__}"
         )
-    if not 0 < number < float("inf"):
+    if not 1 <= number < float("inf"):
         raise ValueError(f"memory_budget: expected a positive finite size, got {value!r}")
     return int(number)
 
 
+def _free_in_container(folder: Path = Path("/sys/fs/cgroup")) -> float:
+    """Memory left under a container's limit (control groups, version 2), in bytes."""
+    limit, used = folder / "memory.max", folder / "memory.current"
+    if not (limit.exists() and used.exists()) or limit.read_text().strip() == "max":
+        return float("inf")
+    return max(int(limit.read_text()) - int(used.read_text()), 0)
+
+
 def available_memory() -> int:
     """Memory that the system could still hand out, in bytes."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+                free = int(line.split()[1]) * 1024
+    return int(min(free, _free_in_container()))
 
 
 def resident_memory() -> int:
@@ -70,6 +82,8 @@ class Config:
     ...     mercer.config.memory_budget
     536870912
     """
+
+    __slots__ = ("_memory_budget",)  # so that a misspelt setting is an error
 
     def __init__(self) -> None:
         given = os.environ.get("MERCER_MEMORY_BUDGET")
@@ -121,7 +135,8 @@ def require_memory(nbytes: float, what: str, option: str) -> None:
     if nbytes > free:
         raise MemoryError(
             f"{what} needs {_gib(nbytes)}, but {_gib(free)} of the memory budget "
-            f"({_gib(config.memory_budget)}) is left: {option}, or raise mercer.config.memory_budget"
+            f"({_gib(config.memory_budget)}) is left: {option}, "
+            "or raise mercer.config.memory_budget"
         )
 
 

@@ -6,7 +6,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], description: str, *, show: bool, total: int | None = None) -> Iterator[T]:
+def progress(
+    items: Iterable[T], description: str, *, show: bool, total: int | None = None
+) -> Iterator[T]:
     """Iterate with a progress bar on standard error when ``show`` is true."""
     if not show:
         yield from items

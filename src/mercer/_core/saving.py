@@ -1,12 +1,17 @@
-"""Saving without pickle: ``config.json`` and ``model.safetensors``, written aside, then renamed."""
+"""Saving without pickle: ``config.json`` and ``model.safetensors``, written aside, then renamed.
+
+Two files cannot be replaced in one step, so the weights file carries the config too and is
+renamed last: until then the folder loads as it was, from then on as it is meant to be.
+``config.json`` is the same text for people and for other programs to read.
+"""
 
 import abc
-import hashlib
 import importlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +30,8 @@ def write_folder(folder: str | os.PathLike[str], files: dict[str, Callable[[Path
     """Write files into a folder so that an interruption leaves none of them half written.
 
     Every file is first written aside, in a folder next to the target. A new target appears in
-    one rename; in a folder that exists each file is replaced by one rename, in the order given.
+    one rename; in a folder that exists each file is replaced by one rename, in the order given,
+    so the last file is the one whose arrival counts.
 
     Parameters
     ----------
@@ -48,13 +54,13 @@ def write_folder(folder: str | os.PathLike[str], files: dict[str, Callable[[Path
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"folder: {target} exists and is not a directory")
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    aside = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    aside.mkdir()  # with the user's umask, which tempfile would not honour
     try:
         for name, write in files.items():
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             write(aside / name)
         if not target.exists():
-            aside.chmod(0o755)
             aside.rename(target)
         else:
             for name in files:
@@ -74,19 +80,14 @@ def write_text(text: str) -> Callable[[Path], None]:
     return write
 
 
-def write_weights(state: dict[str, Tensor], digest: str) -> Callable[[Path], None]:
-    """Make a writer of a safetensors file that remembers which config it belongs to."""
+def write_weights(state: dict[str, Tensor], config: str) -> Callable[[Path], None]:
+    """Make a writer of a safetensors file that carries the text of its config."""
     from safetensors.torch import save_file
 
     def write(path: Path) -> None:
-        save_file(state, path, metadata={"format": "pt", "config_digest": digest})
+        save_file(state, path, metadata={"format": "pt", "config": config})
 
     return write
-
-
-def digest_of(config: dict[str, Any]) -> str:
-    """Digest that ties a weights file to its config."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def untie(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -96,11 +97,21 @@ def untie(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     -------
     tuple of dict
         The tensors, contiguous and on the CPU, and a map from each dropped name to the kept one.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is on the meta device and so has no numbers.
     """
     kept: dict[tuple[Any, ...], str] = {}
     tensors: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     for name, tensor in state.items():
+        if tensor.is_meta:
+            raise ValueError(
+                f"state: {name} is on the meta device and holds no numbers to save; "
+                "move the module with to_empty() and load or reset it first"
+            )
         key = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and key in kept:
             tied[name] = kept[key]
@@ -123,8 +134,8 @@ def save_state(
     text = json.dumps(config, indent=2) + "\n"
     files = {
         **(extra or {}),
-        WEIGHTS_FILE: write_weights(tensors, digest_of(config)),
         CONFIG_FILE: write_text(text),
+        WEIGHTS_FILE: write_weights(tensors, text),
     }
     return write_folder(folder, files)
 
@@ -137,32 +148,43 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
     FileNotFoundError
         If the folder or one of its two files is missing.
     ValueError
-        If the config is not Mercer's, is of a newer format, or does not belong to the weights.
+        If the files are not Mercer's, are damaged, or are of a newer format.
+
+    Warns
+    -----
+    UserWarning
+        If ``config.json`` is not the config that the weights were written with, as after a save
+        that was cut short or an edit by hand; the one inside the weights file is used.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     folder = Path(folder)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"folder: {folder} holds no {name}")
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"folder: {folder / CONFIG_FILE} is not JSON: {error}") from None
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+            text = (file.metadata() or {}).get("config", "")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"folder: {folder / WEIGHTS_FILE} is damaged: {error}") from None
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError:
+        config = None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"folder: {folder / CONFIG_FILE} was not written by Mercer")
+        raise ValueError(f"folder: {folder / WEIGHTS_FILE} was not written by Mercer")
     if config["format_version"] > FORMAT_VERSION:
         raise ValueError(
             f"folder: {folder} has format version {config['format_version']}, "
             f"this Mercer reads up to {FORMAT_VERSION}; update Mercer"
         )
-    with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
-        if (file.metadata() or {}).get("config_digest") != digest_of(config):
-            raise ValueError(
-                f"folder: {CONFIG_FILE} and {WEIGHTS_FILE} in {folder} do not belong together "
-                "(an interrupted copy?)"
-            )
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if (folder / CONFIG_FILE).read_text(encoding="utf-8") != text:
+        warnings.warn(
+            f"{CONFIG_FILE} in {folder} is not the one that {WEIGHTS_FILE} was written with "
+            "(a save cut short, or an edit); the one inside the weights file is used",
+            stacklevel=2,
+        )
     for name, kept in config["tied"].items():
         state[name] = state[kept]
     return config, state
@@ -201,7 +223,8 @@ class Saveable(nn.Module, abc.ABC):
         Raises
         ------
         ValueError
-            If the config names a class that is not one of Mercer's, or not of this kind.
+            If the config names a class that is not one of Mercer's, or not of this kind, or no
+        dtype of torch.
         """
         room, _, name = str(config.get("class", "")).partition(".")
         found = (
@@ -211,8 +234,10 @@ class Saveable(nn.Module, abc.ABC):
         )
         if not (isinstance(found, type) and issubclass(found, cls)):
             raise ValueError(f"config: {config.get('class')!r} is not a {cls.__name__} of Mercer")
-        module = found._from_config(config["config"])
-        return module.to(getattr(torch, config["dtype"]))
+        dtype = getattr(torch, str(config["dtype"]), None)
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError(f"config: {config['dtype']!r} is not a dtype of torch")
+        return found._from_config(config["config"]).to(dtype)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors`` to a folder, atomically.
@@ -247,5 +272,11 @@ class Saveable(nn.Module, abc.ABC):
         """
         config, state = load_state(folder)
         module = cls.build(config)
-        module.load_state_dict(state)
+        # Assigned, not copied: a buffer that is finer than the module's dtype stays so.
+        module.load_state_dict(state, assign=True)
+        for name, kept in config["tied"].items():
+            owner, _, leaf = name.rpartition(".")
+            kept_owner, _, kept_leaf = kept.rpartition(".")
+            tensor = getattr(module.get_submodule(kept_owner), kept_leaf)
+            setattr(module.get_submodule(owner), leaf, tensor)
         return module.eval()
