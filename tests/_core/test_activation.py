@@ -85,7 +85,7 @@ def test_names(name):
     assert resolve_activation(found.function).to_spec() == name
     value = found(Z)
     assert value.dtype == Z.dtype and value.shape == Z.shape
-    for twin in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):  # noqa: S301
+    for twin in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
         assert twin.spec == name and torch.equal(twin(Z), value)
 
 

@@ -1,0 +1,40 @@
+"""The public face of Mercer, read from the ``__init__`` files; the docs and the tests share it."""
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src" / "mercer"
+
+# A room imports only from rooms before it.
+ORDER = (
+    "_core",
+    "datasets",
+    "linalg",
+    "kernels",
+    "features",
+    "nn",
+    "infinite",
+    "tangent",
+    "curvature",
+    "machines",
+    "operators",
+    "fields",
+    "learning",
+    "convert",
+    "report",
+    "cli",
+)
+
+
+def rooms() -> list[str]:
+    """Return the public rooms that have moved in, in their order."""
+    return [room for room in ORDER[1:] if (SOURCE / room / "__init__.py").exists()]
+
+
+def public_names(room: str) -> list[str]:
+    """Return what a room re-exports by ``from .file import Name as Name``, sorted."""
+    tree = ast.parse((SOURCE / room / "__init__.py").read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
+    return sorted(
+        alias.name for node in imports for alias in node.names if alias.asname == alias.name
+    )
