@@ -2,13 +2,29 @@
 
 Which one should I use?
 
-==================================================== =========================================
-you have                                             use
-==================================================== =========================================
-batches of features and targets, more than fit       `StreamingRidge` (one pass; ridge by GCV)
-==================================================== =========================================
+=========================================================== ===================================
+you want                                                    use
+=========================================================== ===================================
+the best linear map from features to targets, in one pass   `StreamingRidge`; its ridge chosen
+over batches, also on subsets of the features               by `GCVCurve`
+how much each point, or neuron, matters to such a fit       `ridge_leverage_scores`
+the k points that leave the least variance, greedily,       `pivoted_cholesky`
+from a few columns of a matrix that is never built
+k points at random that do not repeat each other            `sample_kdpp`
+the same from an orthonormal basis that you have            `projection_dpp`
+=========================================================== ===================================
+
+Choosing k of n points (landmarks, neurons): `pivoted_cholesky` is deterministic, costs O(n k^2)
+and looks at k columns only; scores cost one decomposition and rank the points one by one, blind
+to duplicates; a k-DPP costs the same decomposition plus O(n k^2) and chooses the set as a whole.
+Matrices and factors come as tensors or callables; all of it runs in float64.
 """
 
+from .dpp import projection_dpp as projection_dpp
+from .dpp import sample_kdpp as sample_kdpp
 from .gcv import GCVCurve as GCVCurve
+from .leverage import ridge_leverage_scores as ridge_leverage_scores
+from .pivoted_cholesky import PivotedCholesky as PivotedCholesky
+from .pivoted_cholesky import pivoted_cholesky as pivoted_cholesky
 from .streaming_ridge import RidgeSolution as RidgeSolution
 from .streaming_ridge import StreamingRidge as StreamingRidge
