@@ -87,7 +87,7 @@ def evidence(request: pytest.FixtureRequest) -> Callable[..., None]:
 
     def record(*, required: Any, measured: Any, what: str | None = None) -> None:
         row = {
-            "what": what if what is not None else varied,
+            "what": " ".join([*([what] if what else []), *([f"[{varied}]"] if varied else [])]),
             "required": _plain("required", required),
             "measured": _plain("measured", measured),
         }

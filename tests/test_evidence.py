@@ -64,9 +64,10 @@ def test_rows_are_written_with_and_without_workers(session, pytester, workers):
     }
     assert found == {
         ("two is two", ""): ("== 2", 2.0, "passed"),
-        ("they fall", "sin"): ("<= 1", 0.5, "passed"),
-        ("they fall", "cos"): ("<= 1", 0.5, "passed"),
-        ("they fall", "worst"): ("<= 1", "nan", "passed"),
+        ("they fall", "[sin]"): ("<= 1", 0.5, "passed"),
+        ("they fall", "[cos]"): ("<= 1", 0.5, "passed"),
+        ("they fall", "worst [sin]"): ("<= 1", "nan", "passed"),
+        ("they fall", "worst [cos]"): ("<= 1", "nan", "passed"),
         ("breaks after it measured", ""): (1e-12, "much", "failed"),
         ("no data here", ""): (None, None, "skipped"),
         ("breaks before", ""): (None, None, "failed"),

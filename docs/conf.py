@@ -1,0 +1,70 @@
+"""Sphinx configuration; `make docs` builds with it, without a network."""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import mercer  # noqa: E402
+from docs.reference import write_reference  # noqa: E402
+
+write_reference(HERE / "reference")
+
+project = "Mercer"
+author = "The Mercer developers"
+copyright = "The Mercer developers"
+version = release = mercer.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # formulas show without a network
+    "numpydoc",
+    "myst_parser",
+    "sphinx_gallery.gen_gallery",
+]
+source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
+templates_path = ["_templates"]
+exclude_patterns = ["_build"]
+default_role = "py:obj"
+nitpicky = False
+
+autodoc_typehints = "none"  # the types stand in the docstrings, with shapes
+autodoc_member_order = "bysource"
+autosummary_generate = True
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+toc_object_entries_show_parents = "hide"
+myst_heading_anchors = 3
+
+# Gallery scripts run on every build; a script that fails, fails the build.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"plot_",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+}
+warnings.filterwarnings("error", module=r"mercer\.")
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"Mercer {version}"
+html_show_sourcelink = False
+html_copy_source = False
+html_sidebars = {name: [] for name in ("index", "evidence", "contributing", "changelog")}
+html_sidebars["reference/choosing"] = []
+html_theme_options = {
+    "navbar_end": ["search-button", "theme-switcher"],
+    "navbar_persistent": [],
+    "header_links_before_dropdown": 6,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": False,
+    "navigation_with_keys": False,
+}
