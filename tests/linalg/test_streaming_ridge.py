@@ -395,6 +395,6 @@ def test_errors(error, match, call):
 def test_memory_budget():
     with (
         mercer.config.override(memory_budget="1 MiB"),
-        pytest.raises(MemoryError, match="3000 features"),
+        pytest.raises(MemoryError, match="of 3000 features"),
     ):
         StreamingRidge(3000, 1)

@@ -7,6 +7,8 @@ you want                                                    use
 =========================================================== ===================================
 the best linear map from features to targets, in one pass   `StreamingRidge`; its ridge chosen
 over batches, also on subsets of the features               by `GCVCurve`
+means and second moments alone, for that or for selection   `StreamingMoments`
+the same map from moments that you have                     `solve_normal_equations`
 how much each point, or neuron, matters to such a fit       `ridge_leverage_scores`
 the k points that leave the least variance, greedily,       `pivoted_cholesky`
 from a few columns of a matrix that is never built
@@ -24,7 +26,10 @@ from .dpp import projection_dpp as projection_dpp
 from .dpp import sample_kdpp as sample_kdpp
 from .gcv import GCVCurve as GCVCurve
 from .leverage import ridge_leverage_scores as ridge_leverage_scores
+from .normal_equations import NormalSolution as NormalSolution
+from .normal_equations import solve_normal_equations as solve_normal_equations
 from .pivoted_cholesky import PivotedCholesky as PivotedCholesky
 from .pivoted_cholesky import pivoted_cholesky as pivoted_cholesky
+from .streaming_moments import StreamingMoments as StreamingMoments
 from .streaming_ridge import RidgeSolution as RidgeSolution
 from .streaming_ridge import StreamingRidge as StreamingRidge

@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from .._core.checks import check_finite, check_int, check_last_dim, check_real, check_tensor
+from .._core.checks import check_real, check_tensor
 from .._core.config import require_memory
-from .gcv import GCVCurve
-
-_BLOCK_ROWS = 4096  # fixed, not fitted to memory: the same data give the same bits anywhere
-_PANEL = 384  # columns of a panel of Z^T Z; only panels on and above the diagonal are computed
-_EPS = torch.finfo(torch.float64).eps
+from .normal_equations import solve_normal_equations
+from .streaming_moments import StreamingMoments
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +53,6 @@ class StreamingRidge:
     .. math::
         \min_{W, b} \sum_i w_i \|y_i - W z_i - b\|^2 + \lambda \|W\|_F^2
 
-    The moments are means and *centred* second moments in float64, joined batch by batch with
-    the pairwise update, so that a large common offset does not cancel. The result does not
-    depend on how the rows are batched, beyond rounding.
-
     Parameters
     ----------
     num_features : int
@@ -73,21 +66,13 @@ class StreamingRidge:
 
     Attributes
     ----------
-    count : float
-        Sum of the weights so far; the number of rows where none were given.
-    feature_mean : Tensor of shape (num_features,)
-        Mean of z.
-    target_mean : Tensor of shape (num_outputs,)
-        Mean of y.
-    cross_scatter : Tensor of shape (num_features, num_outputs)
-        Sum of w (z - mean)(y - mean)^T.
-    target_scatter : Tensor of shape (num_outputs,)
-        Sum of w (y - mean)^2.
+    moments : StreamingMoments
+        All that is remembered of the data; its moments are attributes here too.
 
     References
     ----------
-    Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-    variances", COMPSTAT (1982).
+    Golub, Heath, Wahba, "Generalized cross-validation as a method for choosing a good ridge
+    parameter", Technometrics 21 (1979).
 
     Examples
     --------
@@ -109,21 +94,9 @@ class StreamingRidge:
         intercept: bool = True,
         device: torch.device | str | None = None,
     ) -> None:
-        self.num_features = p = check_int("num_features", num_features)
-        self.num_outputs = q = check_int("num_outputs", num_outputs)
+        self.moments = StreamingMoments(num_features, num_outputs, device=device)
+        self.num_features, self.num_outputs = self.moments.num_features, self.moments.num_outputs
         self.intercept = bool(intercept)
-        require_memory(
-            8 * p * (p + q),
-            f"StreamingRidge with {p} features and {q} outputs",
-            "use fewer features",
-        )
-        like: dict[str, Any] = {"dtype": torch.float64, "device": device}
-        self.count = 0.0
-        self.feature_mean = torch.zeros(p, **like)
-        self.target_mean = torch.zeros(q, **like)
-        self._panels = torch.zeros(p, p, **like)  # valid on and above the diagonal
-        self.cross_scatter = torch.zeros(p, q, **like)
-        self.target_scatter = torch.zeros(q, **like)
 
     @classmethod
     def from_moments(
@@ -186,92 +159,45 @@ class StreamingRidge:
         return made
 
     @property
+    def count(self) -> float:
+        """Sum of the weights so far; the number of rows where none were given."""
+        return self.moments.count
+
+    @property
+    def feature_mean(self) -> Tensor:
+        """Mean of the features, shape (num_features,)."""
+        return self.moments.feature_mean
+
+    @property
+    def target_mean(self) -> Tensor:
+        """Mean of the targets, shape (num_outputs,)."""
+        return self.moments.target_mean
+
+    @property
     def feature_scatter(self) -> Tensor:
-        """Sum of w (z - mean)(z - mean)^T, shape (num_features, num_features)."""
-        return self._panels.triu() + self._panels.triu(1).mT
+        """Centred second moment of the features (num_features, num_features)."""
+        return self.moments.feature_scatter
 
-    @torch.no_grad()
+    @property
+    def cross_scatter(self) -> Tensor:
+        """Centred second moment with the targets (num_features, num_outputs)."""
+        return self.moments.cross_scatter
+
+    @property
+    def target_scatter(self) -> Tensor:
+        """Centred sum of squares of each target, shape (num_outputs,)."""
+        return self.moments.target_scatter
+
     def update(self, features: Tensor, targets: Tensor, weights: Tensor | None = None) -> Self:
-        """Add a batch of rows.
+        """Add a batch of rows (..., num_features), (..., num_outputs), weights (...).
 
-        Parameters
-        ----------
-        features : Tensor of shape (..., num_features)
-            Rows z, of any floating-point dtype.
-        targets : Tensor of shape (..., num_outputs)
-            Rows y.
-        weights : Tensor of shape (...), optional
-            How often each row counts: repeats, or a mask of zeros and ones. A row of weight
-            zero is left out whatever it holds, NaN included.
-
-        Returns
-        -------
-        StreamingRidge
-            Itself.
-
-        Raises
-        ------
-        TypeError
-            If an argument is not a tensor, or not of floating point.
-        ValueError
-            If shapes do not fit, a row that counts holds NaN or infinity, or a weight is
-            negative. Nothing has been added then.
+        See `StreamingMoments.update`, which also says what is refused.
         """
-        rows_shape = check_tensor("features", features).shape[:-1]
-        check_last_dim("features", features, self.num_features)
-        check_last_dim("targets", check_tensor("targets", targets), self.num_outputs)
-        if targets.shape[:-1] != rows_shape:
-            raise ValueError(
-                f"targets: expected the leading axes {tuple(rows_shape)} of features "
-                f"{tuple(features.shape)}, got shape {tuple(targets.shape)}"
-            )
-        z = features.reshape(-1, self.num_features)  # (n, p)
-        y = targets.reshape(-1, self.num_outputs)  # (n, q)
-        w = None
-        if weights is not None:
-            w = self._check_weights(weights, rows_shape)  # (n,)
-            counted = w > 0
-            if not bool(counted.all()):
-                z, y, w = z[counted.to(z.device)], y[counted.to(y.device)], w[counted]
-        for name, value in (("features", z), ("targets", y)):
-            # NaN and infinity survive a sum, and a sum is ten times cheaper than the count.
-            if not bool(value.sum().isfinite()):
-                check_finite(name, value)
-        for start in range(0, len(z), _BLOCK_ROWS):
-            block = slice(start, start + _BLOCK_ROWS)
-            self._add_block(z[block], y[block], None if w is None else w[block])
+        self.moments.update(features, targets, weights)
         return self
 
-    def _check_weights(self, weights: Tensor, rows_shape: torch.Size) -> Tensor:
-        if not isinstance(weights, Tensor) or weights.is_complex():
-            raise TypeError(f"weights: expected a real torch.Tensor, got {type(weights).__name__}")
-        if weights.shape != rows_shape:
-            raise ValueError(
-                f"weights: expected shape {tuple(rows_shape)}, got {tuple(weights.shape)}"
-            )
-        check_finite("weights", weights)
-        if bool((weights < 0).any()):
-            raise ValueError(f"weights: expected weights >= 0, got {float(weights.min())}")
-        return weights.reshape(-1).to(self.feature_mean)
-
-    def _add_block(self, z: Tensor, y: Tensor, w: Tensor | None) -> None:
-        added = float(len(z)) if w is None else float(w.sum())
-        together = self.count + added
-        # One more row carries the pairwise term n_a n_b / n (mean_b - mean_a)^2 through the
-        # same products as the centred rows.
-        pairwise = (self.count * added / together) ** 0.5
-        z_mean, z = _centred(z.to(self.feature_mean.device), w, pairwise, self.feature_mean)
-        y_mean, y = _centred(y.to(self.feature_mean.device), w, pairwise, self.target_mean)
-        for i in range(0, self.num_features, _PANEL):
-            self._panels[i : i + _PANEL, i:].addmm_(z[:, i : i + _PANEL].mT, z[:, i:])
-        self.cross_scatter.addmm_(z.mT, y)
-        self.target_scatter += y.square().sum(0)
-        self.feature_mean += (added / together) * (z_mean - self.feature_mean)
-        self.target_mean += (added / together) * (y_mean - self.target_mean)
-        self.count = together
-
     def merge(self, other: "StreamingRidge") -> Self:
-        """Add what another accumulator has seen; ``other`` stays as it is.
+        """Add what another regression has seen; ``other`` stays as it is.
 
         Raises
         ------
@@ -282,82 +208,29 @@ class StreamingRidge:
         """
         if not isinstance(other, StreamingRidge):
             raise TypeError(f"other: expected a StreamingRidge, got {type(other).__name__}")
-        if (other.num_features, other.num_outputs) != (self.num_features, self.num_outputs):
-            raise ValueError(
-                f"other: expected {self.num_features} features and {self.num_outputs} outputs, "
-                f"got {other.num_features} and {other.num_outputs}"
-            )
-        if other.count == 0:
-            return self
-        together = self.count + other.count
-        pairwise = self.count * other.count / together
-        device = self.feature_mean.device
-        z_gap = other.feature_mean.to(device) - self.feature_mean  # (p,)
-        y_gap = other.target_mean.to(device) - self.target_mean  # (q,)
-        self._panels.add_(other._panels.to(device)).addr_(z_gap, z_gap, alpha=pairwise)
-        self.cross_scatter.add_(other.cross_scatter.to(device)).addr_(z_gap, y_gap, alpha=pairwise)
-        self.target_scatter += other.target_scatter.to(device) + pairwise * y_gap.square()
-        self.feature_mean += (other.count / together) * z_gap
-        self.target_mean += (other.count / together) * y_gap
-        self.count = together
+        self.moments.merge(other.moments)
         return self
 
     def subset(self, indices: Tensor | Sequence[int]) -> "StreamingRidge":
         """Return the regression on some of the features, from the same moments.
 
-        Parameters
-        ----------
-        indices : Tensor of shape (m,), sequence of int, or boolean mask of shape (num_features,)
-            Which features, in this order.
-
-        Returns
-        -------
-        StreamingRidge
-            With m features.
-
-        Raises
-        ------
-        TypeError
-            If the indices are not integers.
-        ValueError
-            If there is none, one is out of range, or a mask has the wrong length.
+        See `StreamingMoments.subset` for what ``indices`` may be.
         """
-        chosen = torch.as_tensor(indices, device=self.feature_mean.device)
-        if chosen.dtype == torch.bool:
-            if chosen.shape != (self.num_features,):
-                raise ValueError(
-                    f"indices: expected a mask of shape ({self.num_features},), "
-                    f"got {tuple(chosen.shape)}"
-                )
-            chosen = chosen.nonzero().squeeze(-1)
-        if chosen.ndim != 1 or len(chosen) == 0:
-            raise ValueError(f"indices: expected shape (m,) with m >= 1, got {tuple(chosen.shape)}")
-        if chosen.is_floating_point() or chosen.is_complex():
-            raise TypeError(f"indices: expected integers, got {chosen.dtype}")
-        if int(chosen.min()) < 0 or int(chosen.max()) >= self.num_features:
-            raise ValueError(
-                f"indices: expected 0 <= index < {self.num_features}, "
-                f"got {int(chosen.min())} to {int(chosen.max())}"
-            )
-        part = StreamingRidge(
-            len(chosen), self.num_outputs, intercept=self.intercept, device=chosen.device
-        )
-        part.count = self.count
-        part.feature_mean = self.feature_mean[chosen]
-        part.target_mean = self.target_mean.clone()
-        part._panels = self.feature_scatter[chosen][:, chosen]
-        part.cross_scatter = self.cross_scatter[chosen]
-        part.target_scatter = self.target_scatter.clone()
-        return part
+        moments = self.moments.subset(indices)
+        return StreamingRidge._of(moments, self.intercept)
+
+    @classmethod
+    def _of(cls, moments: StreamingMoments, intercept: bool) -> Self:
+        made = cls.__new__(cls)
+        made.moments, made.intercept = moments, intercept
+        made.num_features, made.num_outputs = moments.num_features, moments.num_outputs
+        return made
 
     @torch.no_grad()
     def solve(self, ridge: float | str = "gcv") -> RidgeSolution:
-        r"""Find W and b.
+        """Find W and b: one eigendecomposition, one Cholesky factorisation.
 
-        The whole curve of the criterion comes from one eigendecomposition of
-        :math:`Z^\top Z`. The weight itself comes from a Cholesky factorisation with unit
-        diagonal, which does not mind features of very different scales; where the matrix is
-        singular to rounding, from the eigenvectors of its numerical rank: the solution of
+        Where the features are linearly dependent and the ridge is zero, the solution of
         smallest norm.
 
         Parameters
@@ -383,47 +256,37 @@ class StreamingRidge:
         else:
             ridge = check_real("ridge", ridge, least=0.0)
         self._require_rows()
-        p = self.num_features
+        p, seen = self.num_features, self.moments
         require_memory(
             8 * 5 * p * p, f"solving for {p} features", "choose some of them with subset(indices)"
         )
-        gram, cross, total = self.feature_scatter, self.cross_scatter, self.target_scatter
+        gram, cross, total = seen.feature_scatter, seen.cross_scatter, seen.target_scatter
         if not self.intercept:
-            gram = gram.addr(self.feature_mean, self.feature_mean, alpha=self.count)
-            cross = cross.addr(self.feature_mean, self.target_mean, alpha=self.count)
-            total = total + self.count * self.target_mean.square()
+            gram = gram.addr(seen.feature_mean, seen.feature_mean, alpha=seen.count)
+            cross = cross.addr(seen.feature_mean, seen.target_mean, alpha=seen.count)
+            total = total + seen.count * seen.target_mean.square()
 
-        eigenvalues, vectors = torch.linalg.eigh(gram)  # ascending
-        known = eigenvalues > p * _EPS * eigenvalues[-1].clamp_min(0.0)
-        eigenvalues, vectors = eigenvalues[known].cpu(), vectors[:, known]  # (rank,), (p, rank)
-        rotated = vectors.mT @ cross  # (rank, q)
-        curve = GCVCurve.from_spectrum(
-            eigenvalues, rotated.cpu(), float(total.sum()), self.count, float(self.intercept)
+        found = solve_normal_equations(
+            gram,
+            cross,
+            float(total.sum()),
+            count=seen.count,
+            free=float(self.intercept),
+            ridge=None if isinstance(ridge, str) else ridge,
         )
-        if isinstance(ridge, str):
-            mean_eigenvalue = float(gram.trace()) / p
-            ridge, ridges, path = curve.minimise(mean_eigenvalue if mean_eigenvalue > 0 else 1.0)
-        else:
-            ridges = torch.tensor([ridge], dtype=torch.float64)
-            path = torch.tensor([curve(ridge)], dtype=torch.float64)
-
-        weight = _solve_scaled(gram, cross, ridge)  # (p, q)
-        if weight is None:
-            weight = vectors @ (rotated / (eigenvalues.to(rotated) + ridge).unsqueeze(-1))
-        weight = weight.mT.contiguous()  # (q, p)
         if self.intercept:
-            bias = self.target_mean - weight @ self.feature_mean
+            bias = seen.target_mean - found.weight @ seen.feature_mean
         else:
-            bias = torch.zeros_like(self.target_mean)
+            bias = torch.zeros_like(seen.target_mean)
         return RidgeSolution(
-            weight=weight,
+            weight=found.weight,
             bias=bias,
-            ridge=ridge,
-            gcv=curve(ridge),
-            effective_dof=curve.effective_dof(ridge),
-            r2_train=self.score((weight, bias)),
-            ridges=ridges,
-            gcv_path=path,
+            ridge=found.ridge,
+            gcv=found.curve(found.ridge),
+            effective_dof=found.curve.effective_dof(found.ridge),
+            r2_train=self.score((found.weight, bias)),
+            ridges=found.ridges,
+            gcv_path=found.gcv_path,
         )
 
     @torch.no_grad()
@@ -448,69 +311,34 @@ class StreamingRidge:
             If no row was added, or the shapes do not fit.
         """
         self._require_rows()
+        seen = self.moments
         weight, bias = (
             (solution.weight, solution.bias) if isinstance(solution, RidgeSolution) else solution
         )
-        expected = (self.num_outputs, self.num_features)
+        expected = (seen.num_outputs, seen.num_features)
         if check_tensor("weight", weight).shape != expected:
             raise ValueError(f"weight: expected shape {expected}, got {tuple(weight.shape)}")
-        weight = weight.to(self.feature_mean)
-        offset = self.target_mean - weight @ self.feature_mean  # (q,), what the bias should be
+        weight = weight.to(seen.feature_mean)
+        offset = seen.target_mean - weight @ seen.feature_mean  # (q,), what the bias should be
         if bias is not None:
             if check_tensor("bias", bias).shape != expected[:1]:
                 raise ValueError(f"bias: expected shape {expected[:1]}, got {tuple(bias.shape)}")
             offset = offset - bias.to(offset)
-        total = self.target_scatter
-        fitted = weight @ self.feature_scatter - 2 * self.cross_scatter.mT  # (q, p)
+        total = seen.target_scatter
+        fitted = weight @ seen.feature_scatter - 2 * seen.cross_scatter.mT  # (q, p)
         residual = (total + (fitted * weight).sum(-1)).clamp_min(0.0)
-        residual = residual + self.count * offset.square()
+        residual = residual + seen.count * offset.square()
         constant = total == 0
         r2 = 1 - residual / torch.where(constant, 1.0, total)
         return torch.where(constant, (residual == 0).to(r2), r2)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the moments as plain tensors, copies, to save and resume a long pass."""
-        return {
-            "count": torch.tensor(self.count, dtype=torch.float64),
-            "feature_mean": self.feature_mean.clone(),
-            "target_mean": self.target_mean.clone(),
-            "feature_scatter": self.feature_scatter,
-            "cross_scatter": self.cross_scatter.clone(),
-            "target_scatter": self.target_scatter.clone(),
-        }
+        return self.moments.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over moments that `state_dict` returned.
-
-        Raises
-        ------
-        ValueError
-            If names are missing or unknown, shapes do not fit, numbers are not finite, or
-            ``feature_scatter`` is not symmetric. Nothing has changed then.
-        """
-        mine = self.state_dict()
-        if state.keys() != mine.keys():
-            raise ValueError(f"state: expected the names {sorted(mine)}, got {sorted(state)}")
-        read = {}
-        for name, old in mine.items():
-            value = check_tensor(name, state[name])
-            if value.shape != old.shape:
-                raise ValueError(
-                    f"{name}: expected shape {tuple(old.shape)}, got {tuple(value.shape)}"
-                )
-            check_finite(name, value)
-            read[name] = value.detach().to(self.feature_mean, copy=True)
-        scatter = read["feature_scatter"]
-        tolerance = torch.finfo(state["feature_scatter"].dtype).eps ** 0.5
-        if bool((scatter - scatter.mT).abs().amax() > tolerance * scatter.abs().amax()):
-            raise ValueError("feature_scatter: expected a symmetric matrix")
-        for name in ("count", "target_scatter"):
-            if bool((read[name] < 0).any()):
-                raise ValueError(f"{name}: expected numbers >= 0, got {float(read[name].min())}")
-        self.count = float(read["count"])
-        self.feature_mean, self.target_mean = read["feature_mean"], read["target_mean"]
-        self._panels, self.cross_scatter = scatter, read["cross_scatter"]
-        self.target_scatter = read["target_scatter"]
+        """Take over moments that `state_dict` returned; see `StreamingMoments.load_state_dict`."""
+        self.moments.load_state_dict(state)
 
     def _require_rows(self) -> None:
         if self.count == 0:
@@ -523,36 +351,3 @@ class StreamingRidge:
             f"StreamingRidge(num_features={self.num_features}, num_outputs={self.num_outputs}, "
             f"intercept={self.intercept}, count={self.count:g})"
         )
-
-
-def _centred(x: Tensor, w: Tensor | None, pairwise: float, before: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a block's mean (d,) and its rows, centred and weighted, with the pairwise row below.
-
-    The first row is subtracted before the mean is taken: a constant column becomes exactly
-    zero, and an offset does not eat the digits of the mean.
-    """
-    rows = torch.empty(len(x) + 1, x.shape[1], dtype=torch.float64, device=x.device)
-    first = x[0].double()
-    body = rows[:-1].copy_(x).sub_(first)  # (n, d)
-    shift = body.mean(0) if w is None else (w / w.sum()) @ body  # (d,)
-    body -= shift
-    if w is not None:
-        body *= w.sqrt().unsqueeze(-1)
-    mean = first + shift
-    rows[-1] = pairwise * (mean - before)
-    return mean, rows
-
-
-def _solve_scaled(gram: Tensor, cross: Tensor, ridge: float) -> Tensor | None:
-    """Solve (gram + ridge I) w = cross, or return None where that is singular to rounding."""
-    system = gram.clone()
-    system.diagonal().add_(ridge)
-    diagonal = system.diagonal()
-    if not bool((diagonal > 0).all()):
-        return None
-    scale = diagonal.rsqrt().unsqueeze(-1)  # (p, 1)
-    factor, info = torch.linalg.cholesky_ex(scale * system * scale.mT)
-    # With unit diagonal, a pivot is the share of a feature that the earlier ones do not explain.
-    if int(info) or float(factor.diagonal().square().min()) <= 10 * len(gram) * _EPS:
-        return None
-    return scale * torch.cholesky_solve(scale * cross, factor)
