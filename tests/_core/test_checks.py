@@ -12,6 +12,7 @@ from mercer._core.checks import (
     check_generator,
     check_int,
     check_last_dim,
+    check_materialized,
     check_real,
     check_tensor,
 )
@@ -131,3 +132,11 @@ def test_generator(global_state_unchanged):
     for value in (True, 1.0, "5"):
         with pytest.raises(TypeError, match=r"generator: expected a torch\.Generator, an integer"):
             check_generator(value)
+
+
+def test_materialized():
+    real, meta = torch.zeros(2), torch.zeros(2, device="meta")
+    check_materialized("SNNK", real, real)
+    check_materialized("SNNK", meta, meta)
+    with pytest.raises(RuntimeError, match=r"SNNK: built on the meta device .* to_empty"):
+        check_materialized("SNNK", meta, real)
