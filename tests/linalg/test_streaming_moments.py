@@ -23,7 +23,7 @@ def test_equals_numpy_cov_with_weights():
 
 
 def test_constant_columns_are_exactly_zero():
-    z = torch.full((50, 1), 0.1).double()
+    z = torch.full((50, 1), 0.1, dtype=torch.float64)
     moments = StreamingMoments(1, 1)
     for size in (7, 20, 23):
         moments.update(z[:size], z[:size], torch.rand(size).double())
