@@ -1,11 +1,21 @@
 """The noun FeatureMap: an explicit map phi with k(x, y) = phi(x) . phi(y)."""
 
 import abc
+import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._core.checks import check_last_dim, check_tensor
 from .._core.saving import Saveable
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Make a context in which autocast leaves the matrix products of a device alone."""
+    if x.is_meta:  # autocast does not know that device
+        return contextlib.nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 class FeatureMap(Saveable, abc.ABC):
@@ -43,8 +53,28 @@ class TwoSidedFeatureMap(FeatureMap, abc.ABC):
 
     Abstract. ``phi(x) @ phi.dual(weight, bias).mT`` approximates the kernel between inputs and
     neurons, shape ``(..., out_features)``.
+
+    Attributes
+    ----------
+    bias : bool
+        Whether a neuron may have a bias.
     """
+
+    bias: bool
 
     @abc.abstractmethod
     def dual(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Map neurons (out, in_features) and (out,) to features of shape (out, num_features)."""
+
+    def _check_neurons(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Raise unless weight is (out, in_features) and bias, where allowed, is (out,)."""
+        check_last_dim("weight", check_tensor("weight", weight, ndim=2), self.in_features)
+        if bias is None:
+            return
+        if not self.bias:
+            raise ValueError(f"bias: expected None with bias=False, got shape {tuple(bias.shape)}")
+        if check_tensor("bias", bias).shape != weight.shape[:1]:
+            raise ValueError(
+                f"bias: expected shape {tuple(weight.shape[:1])} beside weight "
+                f"{tuple(weight.shape)}, got {tuple(bias.shape)}"
+            )
