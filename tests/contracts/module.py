@@ -22,7 +22,7 @@ torch.set_num_threads(int(sys.argv[2]))
 import mercer.{room}
 module = mercer.{room}.{name}.from_pretrained(sys.argv[1] + "/saved")
 # A copy: what a file is mapped to may begin anywhere, and MKL rounds by alignment.
-x = load_file(sys.argv[1] + "/x.safetensors")["x"].clone().clone()  # aligned, as the original is
+x = load_file(sys.argv[1] + "/x.safetensors")["x"].clone()
 save_file({{"y": module(x)}}, sys.argv[1] + "/y.safetensors")
 """
 
