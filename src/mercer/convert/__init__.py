@@ -1,0 +1,21 @@
+"""Take a trained model apart and put it back smaller.
+
+Which one should I use?
+
+==================== ====================================================================
+`bundle`             a trained model with blocks Linear -> activation -> Linear that should
+                     become smaller and faster, without training
+`solve`              a multilayer perceptron to be trained in closed form, without a
+                     gradient step
+`load`               read back what ``bundle(...).save_pretrained(folder)`` wrote
+==================== ====================================================================
+"""
+
+from .bundle import bundle as bundle
+from .bundled import BlockReport as BlockReport
+from .bundled import Bundled as Bundled
+from .bundled import BundleReport as BundleReport
+from .load import load as load
+from .observe import Skipped as Skipped
+from .solve import Solved as Solved
+from .solve import solve as solve

@@ -1,0 +1,212 @@
+"""Bundle the feed-forward blocks of a trained model into scalable neural network kernels."""
+
+import copy
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._core.checks import check_generator, check_real
+from .._core.progress import progress as progress_bar
+from .bundled import Bundled, BundleReport, stored_numbers
+from .calibration import Batch, Calibration
+from .observe import Block, Skipped, observe
+from .options import Options, read_projection, read_ridge
+from .placing import attribute, describe, place
+from .replace_block import plan_blocks, replace_block, stored_after
+from .running import evaluating
+
+
+def bundle(
+    model: nn.Module,
+    calibrate: Tensor | Iterable[Any],
+    keep: float = 0.5,
+    where: str | Callable[[str], bool] = "ffn",
+    features: str = "neuron",
+    projection: str | None = None,
+    ridge: float | str = "gcv",
+    *,
+    affine: bool = False,
+    dry_run: bool = False,
+    inplace: bool = False,
+    progress: bool = False,
+    generator: torch.Generator | int | None = None,
+) -> Bundled:
+    r"""Replace blocks Linear -> activation -> Linear by features and one matrix, in closed form.
+
+    A block :math:`y = W_2 f(W_1 x + b_1) + b_2` becomes :math:`y \approx W \phi(x) + b` with a
+    ridge regression on the activations that reach the block:
+
+    .. math:: \min_{W, b} \sum_i \|y_i - W \phi(x_i) - b\|^2 + \lambda \|W\|_F^2
+
+    Blocks are found by following the data through one forward pass, so the activation may be a
+    module or a function, and are solved in the order they run, each on what reaches it *after*
+    the earlier ones were replaced. No gradient step is taken. Padding tokens (an
+    ``attention_mask`` or ``src_key_padding_mask`` among the inputs) do not count.
+
+    Parameters
+    ----------
+    model : Module
+        Any module; it is left as it was unless ``inplace``.
+    calibrate : Tensor, or iterable of batches
+        Inputs to calibrate on: a tensor with one sample a row, or batches, each a tensor, a
+        tuple of positional arguments or a mapping of keyword arguments. Every eighth sample is
+        held out for R².
+    keep : float, default 0.5
+        Numbers stored by a bundle (parameters, buffers, affine part) divided by those of the
+        dense block, 0 < keep <= 1.
+    where : str or callable, default "ffn"
+        Which blocks: all (``"ffn"``), those whose first layer's name matches a regular
+        expression, or for which a function of that name is true.
+    features : {"neuron", "universal", "arc_cosine"}, default "neuron"
+        The feature map.
+    projection : str, optional
+        With ``"neuron"``: ``"leverage"`` (the default) or ``"dpp"`` choose among the block's own
+        neurons; ``"orthogonal"``, ``"gaussian"``, ``"hadamard"`` or ``"sobol"`` draw blindly, as
+        they do for the other feature maps (``"orthogonal"`` by default).
+    ridge : float or "gcv", default "gcv"
+        The ridge :math:`\lambda`, or generalised cross-validation.
+    affine : bool, default False
+        Whether each block also keeps an exact affine part of its input, paid for out of ``keep``.
+    dry_run : bool, default False
+        Only report which blocks match and which layers do not, and why.
+    inplace : bool, default False
+        Whether to change ``model`` itself; after an error it is as it was.
+    progress : bool, default False
+        Whether to show a progress bar.
+    generator : torch.Generator, int or None, optional
+        Source of what is drawn.
+
+    Returns
+    -------
+    Bundled
+        The smaller model and a report.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If an argument is out of range, no block matches, ``keep`` leaves no feature to a block,
+        or an activation on the calibration data is NaN or infinite.
+
+    References
+    ----------
+    Sehanobish, Choromanski, Zhao, Dubey, Likhosherstov, "Scalable neural network kernels",
+    ICLR 2024, arXiv:2310.13225. Choosing the projections among the layer's own neurons by ridge
+    leverage scores is Mercer's own step.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mercer.convert import bundle
+    >>> _ = torch.manual_seed(0)
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.GELU(), torch.nn.Linear(64, 8))
+    >>> bundled = bundle(net, torch.randn(512, 8), keep=0.5)
+    >>> bundled.model
+    Sequential(
+      (0): Linear(in_features=8, out_features=31, bias=True)
+      (1): GELU(approximate='none')
+      (2): Linear(in_features=31, out_features=8, bias=True)
+    )
+    """
+    options = Options(
+        keep=check_real("keep", keep, above=0.0, most=1.0),
+        features=features,
+        projection=read_projection(projection, features),
+        ridge=read_ridge(ridge),
+        affine=bool(affine),
+        generator=check_generator(generator),
+    )
+    wanted = _read_where(where)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    calibration = Calibration(calibrate)
+    before = stored_numbers(model)
+    work = model if inplace or dry_run else copy.deepcopy(model)
+    with evaluating(work), _restored_on_error(work) as placed:
+        blocks, skipped = _choose(work, calibration.batches[0], wanted, options)
+        if not blocks:
+            found = (
+                "; ".join(f"{item.name}: {item.reason}" for item in skipped) or "no linear layer"
+            )
+            raise ValueError(f"where: no block of the model matches {where!r} ({found})")
+        plans = plan_blocks(work, blocks, options)
+        dense = stored_numbers(
+            *(work.get_submodule(n) for b in blocks for n in (b.first, b.second))
+        )
+        reports = [plan.report for plan in plans]
+        if not dry_run:
+            shown = progress_bar(plans, "bundle", show=progress, total=len(plans))
+            reports = [replace_block(work, plan, calibration, options, placed) for plan in shown]
+    after = stored_after(plans)
+    return Bundled(
+        model=work,
+        report=BundleReport(
+            blocks=tuple(reports),
+            skipped=tuple(skipped),
+            keep=options.keep,
+            features=options.features,
+            projection=options.projection,
+            affine=options.affine,
+            stored_before=dense,
+            stored_after=after,
+            model_before=before,
+            model_after=before + after - dense,
+        ),
+        _placed={name: describe(attribute(work, name)) for name in placed},
+    )
+
+
+def _read_where(where: Any) -> Callable[[str], bool]:
+    if isinstance(where, str):
+        if where == "ffn":
+            return lambda name: True
+        try:
+            pattern = re.compile(where)
+        except re.error as error:
+            raise ValueError(f"where: {where!r} is not a regular expression: {error}") from None
+        return lambda name: pattern.search(name) is not None
+    if callable(where):
+        return lambda name: bool(where(name))
+    raise TypeError(
+        "where: expected 'ffn', a regular expression or a function of a name, "
+        f"got {type(where).__name__}"
+    )
+
+
+@contextmanager
+def _restored_on_error(model: nn.Module) -> Iterator[dict[str, Any]]:
+    """Collect what was placed, by name, with what was there before; put it back on an error."""
+    placed: dict[str, Any] = {}
+    try:
+        yield placed
+    except BaseException:
+        for name, old in reversed(placed.items()):
+            place(model, name, old)
+        raise
+
+
+def _choose(
+    model: nn.Module, batch: Batch, wanted: Callable[[str], bool], options: Options
+) -> tuple[list[Block], list[Skipped]]:
+    found, skipped = observe(model, batch)
+    blocks = []
+    for block in found:
+        if not wanted(block.name):
+            skipped.append(Skipped(block.name, "where leaves it out"))
+        elif options.same_structure or block.activation is not None:
+            blocks.append(block)
+        else:
+            skipped.append(
+                Skipped(
+                    block.name,
+                    "its activation is a function call or is shared, so that features cannot "
+                    "take its place; features='neuron' with projection 'leverage' or 'dpp' and "
+                    "affine=False can",
+                )
+            )
+    return blocks, skipped

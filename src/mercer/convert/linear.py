@@ -1,0 +1,30 @@
+"""What counts as a linear layer of a model, and its numbers in one layout."""
+
+from torch import Tensor, nn
+
+from ..nn.dense_weight import dense_weight
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is an ordinary linear layer: ``nn.Linear`` or Transformers' Conv1D."""
+    if isinstance(module, nn.Linear):
+        return type(module).forward is nn.Linear.forward
+    kind = type(module)
+    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """Weight of a linear layer, shape (out, in)."""
+    return dense_weight("model", module)[0].detach()
+
+
+def bias_of(module: nn.Module) -> Tensor | None:
+    """Bias of a linear layer, shape (out,), or None."""
+    bias = dense_weight("model", module)[1]
+    return None if bias is None else bias.detach()
+
+
+def sizes_of(module: nn.Module) -> tuple[int, int]:
+    """Numbers of inputs and outputs."""
+    out_features, in_features = weight_of(module).shape
+    return in_features, out_features

@@ -1,0 +1,71 @@
+"""Put modules into a model by name, and describe them so that they can be put there again."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..features.base import FeatureMap
+
+
+def attribute(model: nn.Module, name: str) -> Any:
+    """Return what a dotted path leads to: a module, or a function kept as an attribute."""
+    parent, _, leaf = name.rpartition(".")
+    return getattr(model.get_submodule(parent), leaf)
+
+
+def place(model: nn.Module, name: str, module: Any) -> None:
+    """Replace what is at ``name``, wherever the model holds that same module.
+
+    Parameters
+    ----------
+    model : Module
+        Changed in place.
+    name : str
+        Dotted path.
+    module : Module or callable
+        What to put there.
+    """
+    old = attribute(model, name)
+    names = [name]
+    if isinstance(old, nn.Module):
+        names = [n for n, m in model.named_modules(remove_duplicate=False) if m is old]
+    for each in names:
+        parent_name, _, leaf = each.rpartition(".")
+        parent = model.get_submodule(parent_name)
+        if isinstance(old, nn.Module) and not isinstance(module, nn.Module):
+            delattr(parent, leaf)  # torch refuses a function where a module was
+        setattr(parent, leaf, module)
+        if isinstance(parent, nn.TransformerEncoderLayer) and leaf == "activation":
+            # Its fused path goes by a number that it keeps beside the activation.
+            parent.activation_relu_or_gelu = {F.relu: 1, F.gelu: 2}.get(module, 0)
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+    """Say in plain values what `rebuild` needs to make a module of the same shapes."""
+    if isinstance(module, FeatureMap):
+        return {"kind": "features", **module.to_config()}
+    if isinstance(module, nn.Linear):
+        return {
+            "kind": "linear",
+            "in_features": module.in_features,
+            "out_features": module.out_features,
+            "bias": module.bias is not None,
+        }
+    if isinstance(module, nn.Sequential):
+        return {"kind": "chain", "parts": [describe(part) for part in module]}
+    return {"kind": "identity"}
+
+
+def rebuild(description: dict[str, Any]) -> nn.Module:
+    """Make a module of the shapes that `describe` noted, with numbers yet to be loaded."""
+    kind = description["kind"]
+    if kind == "features":
+        return FeatureMap.build(description)
+    if kind == "linear":
+        sizes = {key: description[key] for key in ("in_features", "out_features", "bias")}
+        return nn.Linear(**sizes, device="meta").to_empty(device=torch.device("cpu"))
+    if kind == "chain":
+        return nn.Sequential(*(rebuild(part) for part in description["parts"]))
+    return nn.Identity()

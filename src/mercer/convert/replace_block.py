@@ -1,0 +1,244 @@
+"""Replace one block Linear -> activation -> Linear by features and one matrix."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .._core.activation import Activation, resolve_activation
+from ..features import (
+    ArcCosineFeatures,
+    FeatureMap,
+    NeuronFeatures,
+    UniversalFeatures,
+    WithInput,
+)
+from ..linalg import StreamingRidge
+from ..nn import select_neurons
+from .bundled import BlockReport, stored_numbers
+from .calibration import Calibration
+from .linear import bias_of, weight_of
+from .observe import Block
+from .options import Options
+from .placing import attribute, place
+from .running import reaching
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will become of a block."""
+
+    block: Block
+    activation: Activation | None  # None where nothing needs to compute it
+    second_after: int  # numbers of the matrix that replaces the second layer
+    report: BlockReport
+
+
+def plan_blocks(model: nn.Module, blocks: list[Block], options: Options) -> list[Plan]:
+    """Fix each block's number of features, before anything is replaced."""
+    plans: list[Plan] = []
+    narrowed: dict[str, int] = {}  # features that reach a layer in a chain of blocks
+    for block in blocks:
+        block = replace(block, in_features=narrowed.get(block.first, block.in_features))
+        plans.append(_plan_block(model, block, options))
+        narrowed[block.second] = plans[-1].report.num_features + (
+            block.in_features if options.affine else 0
+        )
+    return plans
+
+
+def _plan_block(model: nn.Module, block: Block, options: Options) -> Plan:
+    activation, shown = None, "function"
+    if block.activation is not None:
+        found = attribute(model, block.activation)
+        shown = type(found).__name__ if isinstance(found, nn.Module) else found.__name__
+        activation = None if options.same_structure else resolve_activation(found)
+    first, second = model.get_submodule(block.first), model.get_submodule(block.second)
+    dense = stored_numbers(first, second)
+    bias = bias_of(first) is not None
+
+    def stored_second(num_features: int) -> int:
+        width = num_features + (block.in_features if options.affine else 0)
+        return block.out_features * (width + 1)
+
+    def stored(num_features: int) -> int:
+        phi = _make_map(block, activation, num_features, options, bias=bias, device="meta")
+        return stored_numbers(phi) + stored_second(num_features)
+
+    step = 2 if options.features == "universal" else 1  # sine and cosine come in pairs
+    budget = options.keep * dense
+    if stored(step) > budget:
+        raise ValueError(
+            f"keep: {options.keep:g} leaves no feature to block {block.name!r} "
+            f"({dense:,} numbers); it needs at least {stored(step) / dense:.3f}"
+        )
+    per_feature = stored(2 * step) - stored(step)
+    low, high = 1, int(budget // per_feature) + 1
+    if options.chooses:
+        high = min(high, block.hidden_features)
+    while low < high:  # the largest number of features within the budget
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if stored(step * middle) <= budget else (low, middle - 1)
+    report = BlockReport(
+        name=block.name,
+        activation=shown,
+        in_features=block.in_features,
+        hidden_features=block.hidden_features,
+        out_features=block.out_features,
+        num_features=step * low,
+        stored_before=dense,
+        stored_after=stored(step * low),
+    )
+    return Plan(block, activation, stored_second(step * low), report)
+
+
+def stored_after(plans: list[Plan]) -> int:
+    """Numbers stored by all planned blocks, where one may start with another's second layer."""
+    starts = {plan.block.first for plan in plans}
+    total = 0
+    for plan in plans:
+        total += plan.report.stored_after
+        if plan.block.second in starts:  # the next block's features take the place of the matrix
+            total -= plan.second_after
+    return total
+
+
+def _make_map(
+    block: Block,
+    activation: Activation | None,
+    num_features: int,
+    options: Options,
+    *,
+    bias: bool,
+    **more: Any,
+) -> FeatureMap:
+    """Make a feature map from a block's input; where its draw does not matter, any draw."""
+    sizes = (block.in_features, num_features)
+    draw = "gaussian" if options.chooses else options.projection
+    if options.features == "neuron":
+        return NeuronFeatures.random(*sizes, activation or "identity", draw=draw, bias=bias, **more)
+    if options.features == "universal":
+        return UniversalFeatures(activation or "identity", *sizes, draw=draw, **more)
+    return ArcCosineFeatures(*sizes, draw=draw, **more)
+
+
+def replace_block(
+    model: nn.Module,
+    plan: Plan,
+    calibration: Calibration,
+    options: Options,
+    placed: dict[str, Any],
+) -> BlockReport:
+    """Solve one block on what reaches it now, and put the result in its place."""
+    start = time.perf_counter()
+    block, num_features = plan.block, plan.report.num_features
+    first, second = model.get_submodule(block.first), model.get_submodule(block.second)
+    phi: FeatureMap | None = None
+    slots: dict[str, nn.Module]
+    if options.chooses:
+        fit, held_out = _moments(model, block, calibration)
+        chosen = select_neurons(
+            fit.feature_scatter / fit.count,
+            num_features,
+            method=options.projection,
+            output_weight=weight_of(second),
+            generator=options.generator,
+        )
+        bias = bias_of(first)
+        weight, bias = weight_of(first)[chosen], None if bias is None else bias[chosen]
+        if options.same_structure:
+            fit, held_out = fit.subset(chosen), held_out.subset(chosen)
+            slots = {block.first: _linear(weight, bias, like=first)}
+        else:
+            assert plan.activation is not None
+            phi = NeuronFeatures(weight, bias, plan.activation)
+    else:
+        phi = _drawn_map(model, plan, calibration, options)
+    if phi is not None:
+        assert block.activation is not None
+        phi = WithInput(phi) if options.affine else phi
+        slots = {block.first: phi, block.activation: nn.Identity()}
+        fit, held_out = _moments(model, block, calibration, phi)
+    solution = fit.solve(ridge=options.ridge)
+    slots[block.second] = _linear(solution.weight, solution.bias, like=second)
+    for name, module in slots.items():
+        old = attribute(model, name)
+        module.train(first.training)
+        placed.setdefault(name, old)
+        place(model, name, module)
+    return replace(
+        plan.report,
+        r2=float(held_out.score(solution).mean()) if held_out.count else None,
+        ridge=solution.ridge,
+        rows=int(fit.count),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _drawn_map(
+    model: nn.Module, plan: Plan, calibration: Calibration, options: Options
+) -> FeatureMap:
+    """Draw a map suited to the size of what reaches the block."""
+    block = plan.block
+    first = model.get_submodule(block.first)
+    weight, bias = weight_of(first), bias_of(first)
+    more: dict[str, Any] = {
+        "generator": options.generator,
+        "device": weight.device,
+        "dtype": weight.dtype,
+    }
+    if options.features == "universal":
+        inputs = []
+        batch = calibration.batches[0]
+        for x, _, _ in reaching(model, block, batch):
+            inputs.append(x)
+        x = torch.cat(inputs).float()  # (n, in)
+        z = F.linear(x, weight.float(), None if bias is None else bias.float())  # (n, hidden)
+        norms = (float(x.norm(dim=-1).median()), float(weight.float().norm(dim=-1).median()))
+        more["norms"] = tuple(max(norm, 1e-6) for norm in norms)
+        more["domain"] = max(float(z.abs().amax()), 1.0)
+    return _make_map(
+        block, plan.activation, plan.report.num_features, options, bias=bias is not None, **more
+    )
+
+
+def _moments(
+    model: nn.Module, block: Block, calibration: Calibration, phi: FeatureMap | None = None
+) -> tuple[StreamingRidge, StreamingRidge]:
+    """Accumulate moments of features and block outputs, for fitting and held out.
+
+    Without a map the features are the block's own hidden neurons.
+    """
+    second = model.get_submodule(block.second)
+    sizes = (block.hidden_features if phi is None else phi.num_features, block.out_features)
+    device = weight_of(second).device
+    fit, held_out = (StreamingRidge(*sizes, device=device) for _ in range(2))
+    for batch in calibration.batches:
+        for x, hidden, y in reaching(model, block, batch):
+            (x, out), (hidden, _), (y, _) = (
+                calibration.rows(batch, tensor, model) for tensor in (x, hidden, y)
+            )
+            features = hidden if phi is None else phi(x)
+            for ridge, rows in ((fit, ~out), (held_out, out)):
+                if bool(rows.any()):
+                    ridge.update(features[rows], y[rows])
+    if fit.count == 0:
+        raise ValueError(
+            f"calibrate: no row reaches block {block.name!r} that is neither padding nor held out"
+        )
+    return fit, held_out
+
+
+def _linear(weight: Tensor, bias: Tensor | None, *, like: nn.Module) -> nn.Linear:
+    """Make a linear layer with a weight (out, in), of another layer's dtype and device."""
+    old = like.get_parameter("weight")
+    made = nn.Linear(
+        weight.shape[1], weight.shape[0], bias=bias is not None, device="meta", dtype=old.dtype
+    ).to_empty(device=old.device)
+    made.weight.copy_(weight)
+    if bias is not None:
+        made.bias.copy_(bias)
+    return made.requires_grad_(old.requires_grad)
