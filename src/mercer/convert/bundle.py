@@ -54,7 +54,7 @@ def bundle(
     calibrate : Tensor, or iterable of batches
         Inputs to calibrate on: a tensor with one sample a row, or batches, each a tensor, a
         tuple of positional arguments or a mapping of keyword arguments. Every eighth sample is
-        held out for R².
+        held out to measure R², and joins the fit after that.
     keep : float, default 0.5
         Numbers stored by a bundle (parameters, buffers, affine part) divided by those of the
         dense block, 0 < keep <= 1.

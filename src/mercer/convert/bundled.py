@@ -36,7 +36,7 @@ class BlockReport:
     ridge : float or None
         The ridge of the closed-form solution.
     rows : int
-        Calibration rows that were fitted.
+        Calibration rows of the final fit, those held out for R² included.
     seconds : float
         Time taken.
     """

@@ -162,6 +162,10 @@ def replace_block(
         phi = WithInput(phi) if options.affine else phi
         slots = {block.first: phi, block.activation: nn.Identity()}
         fit, held_out = _moments(model, block, calibration, phi)
+    r2 = None
+    if held_out.count:
+        r2 = float(held_out.score(fit.solve(ridge=options.ridge)).mean())
+        fit.merge(held_out)  # measured, they serve the final fit as well
     solution = fit.solve(ridge=options.ridge)
     slots[block.second] = _linear(solution.weight, solution.bias, like=second)
     for name, module in slots.items():
@@ -171,7 +175,7 @@ def replace_block(
         place(model, name, module)
     return replace(
         plan.report,
-        r2=float(held_out.score(solution).mean()) if held_out.count else None,
+        r2=r2,
         ridge=solution.ridge,
         rows=int(fit.count),
         seconds=time.perf_counter() - start,
