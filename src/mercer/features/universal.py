@@ -19,7 +19,7 @@ from .._core.checks import (
 from .base import TwoSidedFeatureMap, full_precision
 from .draws import make_projection
 from .gaussian_trick import best_damping, gaussian_variance, mean_variance
-from .waves import EXACT, Waves, distinct, fixed_waves, gaussian_waves
+from .waves import EXACT, distinct, fixed_waves, gaussian_waves
 
 
 @final
@@ -148,7 +148,6 @@ class UniversalFeatures(TwoSidedFeatureMap):
         # |tau x + w / tau|^2 where input and neuron are orthogonal
         self._pair = 2 * self.norms[0] * self.norms[1]
         self.draw = draw
-        self._waves: Waves | None = None  # found once, as they do not depend on the draw
         generator = check_generator(generator)
         half = self.num_features // 2
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -174,10 +173,11 @@ class UniversalFeatures(TwoSidedFeatureMap):
         if self.omega.is_meta:
             return
         half = self.num_features // 2
-        if self._waves is None and self.activation.spec != "gaussian":
+        if self.activation.spec == "gaussian":
+            waves = gaussian_waves(half, generator)
+        else:
             pair = (self._pair, self.in_features)
-            self._waves = fixed_waves(self.activation, self.domain, half, *pair)
-        waves = self._waves or gaussian_waves(half, generator)
+            waves = fixed_waves(self.activation, self.domain, half, *pair)
         # Each buffer follows from the others as they are stored, rounded to their dtype.
         self.omega.copy_(waves.omega)
         self.damping.copy_(self._damping(self.omega.double()))

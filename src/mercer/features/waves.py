@@ -1,12 +1,14 @@
 """The waves that stand for an activation: fixed, drawn, or fitted frequencies."""
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._core.activation import Activation
-from .fourier_extension import fit_fourier_extension
+from .._core.activation import Activation, resolve_activation
+from .fourier_extension import FourierExtension, fit_fourier_extension
 from .gaussian_trick import best_damping, log_excess
 
 # Activations that are sums of waves on the whole line: two with Dirac spectra, one Gaussian.
@@ -71,12 +73,10 @@ def fixed_waves(
         return Waves(one, torch.stack((one, torch.zeros_like(one))))
     if activation.spec == "sin":  # Re(-i e^{iz})
         return Waves(one, torch.stack((torch.zeros_like(one), -one)))
-
-    def cost(omega: Tensor) -> Tensor:
-        squares = omega * pair_square
-        return log_excess(best_damping(squares, in_features), squares, in_features)
-
-    fit = fit_fourier_extension(activation.function, domain, num_draws, cost)
+    if activation.spec is None:
+        fit = _extension(activation, domain, num_draws, pair_square, in_features)
+    else:
+        fit = _named_extension(activation.spec, domain, num_draws, pair_square, in_features)
     # c cos + s sin = Re((c - i s) e^{i omega z}), shared by the draws of that frequency.
     cosine, sine = (fit.coefficients * (num_draws / fit.counts).unsqueeze(-1)).unbind(-1)
     omega, real, imaginary = (
@@ -84,6 +84,22 @@ def fixed_waves(
     )
     amplitude = torch.stack((real, imaginary))
     return Waves(omega, amplitude, fit.slope, fit.intercept, fit.error)
+
+
+def _extension(
+    activation: Activation, domain: float, num_draws: int, pair_square: float, in_features: int
+) -> FourierExtension:
+    def cost(omega: Tensor) -> Tensor:
+        squares = omega * pair_square
+        return log_excess(best_damping(squares, in_features), squares, in_features)
+
+    return fit_fourier_extension(activation.function, domain, num_draws, cost)
+
+
+# The layers of a network ask for the same expansion again and again.
+@functools.lru_cache(maxsize=128)
+def _named_extension(spec: str, *arguments: Any) -> FourierExtension:
+    return _extension(resolve_activation(spec), *arguments)
 
 
 def gaussian_waves(num_draws: int, generator: torch.Generator | None) -> Waves:
