@@ -57,7 +57,8 @@ def bundle(
         held out to measure R², and joins the fit after that.
     keep : float, default 0.5
         Numbers stored by a bundle (parameters, buffers, affine part) divided by those of the
-        dense block, 0 < keep <= 1.
+        dense block, 0 < keep <= 1. From 64 features on their number is rounded down to a multiple
+        of eight, for the sake of speed.
     where : str or callable, default "ffn"
         Which blocks: all (``"ffn"``), those whose first layer's name matches a regular
         expression, or for which a function of that name is true.

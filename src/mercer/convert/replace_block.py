@@ -26,6 +26,11 @@ from .options import Options
 from .placing import attribute, place
 from .running import reaching
 
+# Matrix products are up to a fifth slower where a width is no multiple of eight (measured with
+# MKL: 767 hidden neurons against 760), which costs more than the last few features bring.
+_ALIGNED = 8
+_ALIGN_FROM = 64
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -82,17 +87,20 @@ def _plan_block(model: nn.Module, block: Block, options: Options) -> Plan:
     while low < high:  # the largest number of features within the budget
         middle = (low + high + 1) // 2
         low, high = (middle, high) if stored(step * middle) <= budget else (low, middle - 1)
+    count = step * low
+    if count >= _ALIGN_FROM and count != block.hidden_features:
+        count -= count % _ALIGNED
     report = BlockReport(
         name=block.name,
         activation=shown,
         in_features=block.in_features,
         hidden_features=block.hidden_features,
         out_features=block.out_features,
-        num_features=step * low,
+        num_features=count,
         stored_before=dense,
-        stored_after=stored(step * low),
+        stored_after=stored(count),
     )
-    return Plan(block, activation, stored_second(step * low), report)
+    return Plan(block, activation, stored_second(count), report)
 
 
 def stored_after(plans: list[Plan]) -> int:
