@@ -72,13 +72,16 @@ class TestGiven:
 
 @pytest.mark.parametrize("draw", ["orthogonal", "gaussian", "hadamard", "sobol"])
 def test_scale_of_random_neurons(draw):
-    # G x ~ N(0, |x|^2 / d) and c ~ N(0, 1): with |x|^2 = d the sum has variance two.
+    # G x ~ N(0, |x|^2 / d) and c ~ U(-1, 1) / sqrt(d): variances 1 and 1 / (3 d) at |x|^2 = d.
     d, m = 32, 1024
     phi = NeuronFeatures.random(d, m, "identity", draw=draw, generator=0, dtype=torch.float64)
     x = torch.ones(d, dtype=torch.float64)
     variance = phi(x).square().mean().item()
-    # Squares of N(0, 2) have variance 8: four standard errors at m of them.
-    assert abs(variance - 2) <= 4 * math.sqrt(8 / m)
+    # Squares of N(0, 1) have variance 2: four standard errors at m of them.
+    assert abs(variance - 1 - 1 / (3 * d)) <= 4 * math.sqrt(2 / m)
+    assert phi.bias is not None
+    assert phi.bias.abs().max() <= d**-0.5
+    assert phi.bias.square().mean().item() == pytest.approx(1 / (3 * d), rel=0.15)
     lengths = phi.weight.norm(dim=-1).square()
     assert lengths.mean().item() == pytest.approx(1, abs=4 * math.sqrt(2 / d / m))
 

@@ -105,7 +105,7 @@ class NeuronFeatures(FeatureMap):
 
         The rows of G are :math:`d^{-1/2} g` with g like N(0, I), so that G x is like
         :math:`N(0, \|x\|^2 / d)`: of order one where the entries of x are. The offsets c are
-        drawn from N(0, 1), for features with kinks and bends over all of that range.
+        uniform in :math:`[-d^{-1/2}, d^{-1/2}]`, as those of `torch.nn.Linear`.
 
         Parameters
         ----------
@@ -161,10 +161,9 @@ class NeuronFeatures(FeatureMap):
         lengths = drawn.draw_lengths(generator).unsqueeze(-1)  # (m, 1)
         self.weight.copy_(drawn.rows() * lengths / math.sqrt(self.in_features))
         if self.bias is not None:
-            offsets = torch.randn(
-                self.num_features, generator=generator, dtype=torch.float64, device="cpu"
-            )
-            self.bias.copy_(offsets)
+            offsets = torch.empty(self.num_features, dtype=torch.float64, device="cpu")
+            offsets.uniform_(-1, 1, generator=generator)
+            self.bias.copy_(offsets / math.sqrt(self.in_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs of shape (..., in_features) to features of shape (..., num_features)."""
