@@ -1,17 +1,11 @@
 import math
 
 import pytest
-import scipy.linalg
 import scipy.stats
 import torch
 from torch.quasirandom import SobolEngine
 
-from mercer.features import (
-    DenseProjection,
-    HadamardProjection,
-    hadamard_transform,
-    make_projection,
-)
+from mercer.features import DenseProjection, make_projection
 
 KINDS = ["gaussian", "orthogonal", "sobol", "hadamard"]
 
@@ -60,73 +54,11 @@ def test_orthogonal_within_blocks(num_rows):
         assert (unit @ unit.mT - torch.eye(len(unit))).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("num_rows", [5, 16, 40])
-def test_hadamard_blocks_are_orthogonal_with_fixed_lengths(num_rows):
-    projection = make_projection("hadamard", num_rows, 16, generator=1)
-    for block in projection.rows().split(16):
-        assert (block @ block.mT - 16 * torch.eye(len(block))).abs().max() < 1e-12
-    assert torch.equal(projection.squared_lengths(), torch.full((num_rows,), 16.0).double())
-
-
-@pytest.mark.parametrize(("num_rows", "in_features"), [(3, 1), (16, 16), (40, 16), (70, 11)])
-def test_hadamard_equals_the_product_of_its_factors(num_rows, in_features):
-    projection = HadamardProjection(num_rows, in_features, generator=2)
-    size = projection.block
-    h = torch.from_numpy(scipy.linalg.hadamard(size)).double() / math.sqrt(size)
-    blocks = [
-        math.sqrt(size) * h @ d3.diag() @ h @ d2.diag() @ h @ d1.diag()
-        for d1, d2, d3 in projection.signs.double().transpose(0, 1)
-    ]
-    dense = torch.cat(blocks)[:num_rows, :in_features]
-    assert (projection.rows() - dense).abs().max() < 1e-12
-    x = torch.randn(2, 3, in_features, dtype=torch.float64)
-    assert (projection(x) - x @ dense.mT).abs().max() < 1e-12
-    assert (projection.squared_lengths() - dense.square().sum(-1)).abs().max() < 1e-11
-
-
-def test_hadamard_stores_only_signs():
-    state = HadamardProjection(40, 11).state_dict()
-    assert {name: (t.dtype, t.shape) for name, t in state.items()} == {
-        "signs": (torch.int8, (3, 3, 16))
-    }
-    assert state["signs"].abs().eq(1).all()
-
-
-def test_lengths_make_hadamard_rows_chi_distributed():
-    lengths, squares = [], []
-    for seed in range(40):
-        projection = make_projection("hadamard", 48, 11, generator=seed)
-        factor = projection.draw_lengths(seed + 1000)
-        lengths.append(factor.square() * projection.block)
-        squares.append(factor.square() * projection.squared_lengths())
-    assert scipy.stats.kstest(torch.cat(lengths), "chi2", args=(16,)).pvalue > 1e-3
-    # Padded coordinates are cut off after the draw, so these have the right mean, d.
-    squares = torch.cat(squares)
-    assert abs(squares.mean() - 11) < 4.5 * squares.std() / math.sqrt(len(squares))
-
-
 @pytest.mark.parametrize("kind", ["gaussian", "orthogonal", "sobol"])
 def test_dense_lengths_are_left_alone(kind, global_state_unchanged):
     projection = make_projection(kind, 7, 3, generator=0)
     assert torch.equal(projection.draw_lengths(), torch.ones(7).double())
     assert torch.equal(projection.squared_lengths(), projection.rows().square().sum(-1))
-
-
-@pytest.mark.parametrize("log_size", range(7))
-def test_transform_equals_scipy(log_size):
-    size = 2**log_size
-    x = torch.randn(3, 2, size, dtype=torch.float64)
-    expected = x @ torch.from_numpy(scipy.linalg.hadamard(size)).double()
-    assert (hadamard_transform(x) - expected).abs().max() < 1e-12
-
-
-def test_transform_differentiates_twice_and_vmaps():
-    x = torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
-    f = lambda x: hadamard_transform(x).sin()
-    assert torch.autograd.gradgradcheck(f, (x,))
-    jacobian = torch.func.vmap(torch.func.jacfwd(hadamard_transform))(x.detach())
-    expected = torch.from_numpy(scipy.linalg.hadamard(8)).double()
-    assert (jacobian - expected).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -219,7 +151,6 @@ def test_compiles_exports_and_differentiates(kind):
         (ValueError, lambda: DenseProjection("hadamard", 3, 2), "kind.*'hadamard'"),
         (ValueError, lambda: make_projection("gaussian", 3, 2)(torch.ones(4, 3)), r"x.*\(4, 3\)"),
         (ValueError, lambda: make_projection("hadamard", 3, 2)(torch.ones(3)), r"x.*\(3,\)"),
-        (ValueError, lambda: hadamard_transform(torch.ones(2, 6)), r"x.*\(2, 6\)"),
     ],
 )
 def test_bad_input(error, call, match):
