@@ -1,4 +1,4 @@
-"""The feature map on which a layer is put: drawn, chosen among its neurons, or copied."""
+"""The feature map on which a layer is put, and the weights that it gets there."""
 
 import copy
 from collections.abc import Callable
@@ -14,10 +14,20 @@ from ..features.base import FeatureMap, TwoSidedFeatureMap
 from ..features.draws import PROJECTION_KINDS
 from ..features.neuron import NeuronFeatures
 from ..features.universal import UniversalFeatures
-from .calibration import Calibration, median_norm, second_moment
+from .calibration import Calibration, fit_readout, median_norm, second_moment
 from .selection import SELECTIONS, select_neurons
 
 FEATURES = ("universal", "arc_cosine", "neuron")
+
+
+def check_sizes(features: FeatureMap, in_features: int, num_features: int) -> FeatureMap:
+    """Return the map if it has these sizes."""
+    if (features.in_features, features.num_features) != (in_features, num_features):
+        raise ValueError(
+            f"features: expected a map from {in_features} inputs to {num_features} features, "
+            f"got one from {features.in_features} to {features.num_features}"
+        )
+    return features
 
 
 def draw_features(
@@ -27,9 +37,11 @@ def draw_features(
     num_features: int,
     *,
     norms: tuple[float, float],
+    projection: str,
     **options: Any,
 ) -> FeatureMap:
     """Draw a map of a kind of `FEATURES`; ``norms`` are those that a universal map expects."""
+    options["draw"] = check_choice("projection", projection, PROJECTION_KINDS)
     if check_choice("features", kind, FEATURES) == "universal":
         return UniversalFeatures(activation, in_features, num_features, norms=norms, **options)
     if kind == "arc_cosine":
@@ -47,6 +59,28 @@ def read_off(
         slope, intercept = features.slope.to(weight), features.intercept.to(weight)
         return psi, slope * weight, slope * offset + intercept
     return psi, torch.zeros_like(weight), torch.zeros_like(offset)
+
+
+def draw_weights(
+    features: FeatureMap, like: Tensor, bias: bool, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Weight, affine weight and bias of a new layer, drawn on the scale of `torch.nn.Linear`.
+
+    On a two-sided map neurons are drawn and read off, on another the weight itself is.
+    """
+    out_features, d = len(like), features.in_features
+
+    def draw(fan_in: int, *shape: int) -> Tensor:
+        drawn = torch.empty(*shape, dtype=torch.float64, device="cpu")
+        return (drawn.uniform_(-1, 1, generator=generator) / fan_in**0.5).to(like)
+
+    if isinstance(features, TwoSidedFeatureMap):
+        neurons = draw(d, out_features, d)
+        return read_off(features, neurons, draw(d, out_features) if bias else None)
+    m = features.num_features
+    weight = draw(m, out_features, m)
+    offset = draw(m, out_features) if bias else None
+    return weight, like.new_zeros(out_features, d), offset
 
 
 def features_for(
@@ -80,12 +114,7 @@ def features_for(
         chosen = select_neurons(covariance, num_features, method=projection, generator=generator)
         return NeuronFeatures(weight[chosen], None if bias is None else bias[chosen], activation)
     if isinstance(features, FeatureMap):
-        if (features.in_features, features.num_features) != (weight.shape[1], num_features):
-            raise ValueError(
-                f"features: expected a map from {weight.shape[1]} inputs to {num_features} "
-                f"features, got one from {features.in_features} to {features.num_features}"
-            )
-        return copy.deepcopy(features)
+        return copy.deepcopy(check_sizes(features, weight.shape[1], num_features))
     typical = median_norm(data) if features == "universal" and data is not None else 1.0
     return draw_features(
         features,
@@ -94,8 +123,46 @@ def features_for(
         num_features,
         norms=(typical, median_norm([weight])),
         bias=bias is not None,
-        draw=projection,
+        projection=projection,
         generator=generator,
         device=weight.device,
         dtype=weight.dtype,
+    )
+
+
+def weights_for(
+    features: FeatureMap,
+    data: Calibration | None,
+    target: Callable[[Tensor], Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    affine: bool,
+    ridge: float | str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight, affine weight and bias of `SNNK.from_linear`: fitted, or read off without data."""
+    if data is not None:
+        found = fit_readout(features, data, target, affine=affine, ridge=ridge)
+        own, straight = found.weight.tensor_split([features.num_features], dim=-1)
+        return own, straight, found.bias
+    if not isinstance(features, TwoSidedFeatureMap):
+        raise ValueError(
+            f"calibrate: {type(features).__name__} has no neurons' side from which to read the "
+            "weight; pass calibration inputs"
+        )
+    return read_off(features, weight, bias)
+
+
+def outside_domain(
+    features: FeatureMap, data: Calibration, weight: Tensor, bias: Tensor | None
+) -> str:
+    """Say which fraction of the pre-activations leaves a universal map's domain; "" if none."""
+    if not isinstance(features, UniversalFeatures):
+        return ""
+    outside = data.mean(lambda x: features.fraction_outside(x, weight, bias))
+    if outside == 0:
+        return ""
+    return (
+        f"calibrate: {outside:.2%} of the pre-activations lie outside the domain "
+        f"[-{features.domain:g}, {features.domain:g}] of the universal features; pass a map with "
+        "a larger one, features=UniversalFeatures(..., domain=...)"
     )

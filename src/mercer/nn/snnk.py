@@ -10,20 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._core.activation import Activation, resolve_activation
-from .._core.checks import (
-    check_choice,
-    check_generator,
-    check_int,
-    check_last_dim,
-    check_materialized,
-)
+from .._core.checks import check_generator, check_int, check_last_dim, check_materialized
 from .._core.saving import Saveable
-from ..features.base import FeatureMap, TwoSidedFeatureMap
-from ..features.draws import PROJECTION_KINDS
-from ..features.universal import UniversalFeatures
-from .calibration import Calibration, fit_readout
+from ..features.base import FeatureMap
+from .calibration import Calibration
 from .dense_weight import dense_weight
-from .layer_features import draw_features, features_for, read_off
+from .layer_features import (
+    check_sizes,
+    draw_features,
+    draw_weights,
+    features_for,
+    outside_domain,
+    weights_for,
+)
 
 
 @final
@@ -133,19 +132,13 @@ class SNNK(Saveable):
                 self.activation,
                 in_features,
                 num_features,
-                # Neurons come with the norm that torch.nn.Linear gives them.
-                norms=(1.0, 3**-0.5),
+                norms=(1.0, 3**-0.5),  # the latter is what torch.nn.Linear gives its neurons
                 bias=bool(bias),
-                draw=check_choice("projection", projection, PROJECTION_KINDS),
+                projection=projection,
                 generator=generator,
                 **factory,
             )
-        if (features.in_features, features.num_features) != (in_features, num_features):
-            raise ValueError(
-                f"features: expected a map from {in_features} inputs to {num_features} features, "
-                f"got one from {features.in_features} to {features.num_features}"
-            )
-        self.features = features
+        self.features = check_sizes(features, in_features, num_features)
         self.weight = nn.Parameter(torch.empty(out_features, num_features, **factory))
         self.affine_weight = (
             nn.Parameter(torch.empty(out_features, in_features, **factory)) if affine else None
@@ -161,24 +154,9 @@ class SNNK(Saveable):
 
     @torch.no_grad()
     def _reset_weights(self, generator: torch.Generator | None) -> None:
-        if self.weight.is_meta:
-            return
-
-        def draw(*shape: int) -> Tensor:  # as torch.nn.Linear does
-            drawn = torch.empty(*shape, dtype=torch.float64, device="cpu")
-            return drawn.uniform_(-1, 1, generator=generator).to(self.weight)
-
-        if isinstance(self.features, TwoSidedFeatureMap):
-            scale = self.in_features**-0.5
-            rows = scale * draw(self.out_features, self.in_features)
-            offsets = None if self.bias is None else scale * draw(self.out_features)
-            weight, affine, bias = read_off(self.features, rows, offsets)
-        else:
-            scale = self.num_features**-0.5
-            weight = scale * draw(self.out_features, self.num_features)
-            affine = self.weight.new_zeros(self.out_features, self.in_features)
-            bias = None if self.bias is None else scale * draw(self.out_features)
-        self._set(weight, affine, bias)
+        if not self.weight.is_meta:
+            drawn = draw_weights(self.features, self.weight, self.bias is not None, generator)
+            self._set(*drawn)
 
     @torch.no_grad()
     def _set(self, weight: Tensor, affine: Tensor | None, bias: Tensor | None) -> None:
@@ -278,29 +256,10 @@ class SNNK(Saveable):
                 weight, bias, act, num_features, data, target, features, projection, generator
             )
             layer = cls._around(phi, len(weight), act, weight, affine=affine, bias=True)
-            if data is not None:
-                found = fit_readout(phi, data, target, affine=affine, ridge=ridge)
-                layer._set(
-                    found.weight[:, :num_features], found.weight[:, num_features:], found.bias
-                )
-            elif isinstance(phi, TwoSidedFeatureMap):
-                layer._set(*read_off(phi, weight, bias))
-            else:
-                raise ValueError(
-                    f"calibrate: {type(phi).__name__} has no neurons' side from which to read "
-                    "the weight; pass calibration inputs"
-                )
-            outside = 0.0
-            if data is not None and isinstance(phi, UniversalFeatures):
-                outside = data.mean(lambda x: phi.fraction_outside(x, weight, bias))
-                domain = phi.domain
-        if outside > 0:
-            warnings.warn(
-                f"calibrate: {outside:.2%} of the pre-activations lie outside the domain "
-                f"[-{domain:g}, {domain:g}] of the universal features; pass a map with a larger "
-                "one, features=UniversalFeatures(..., domain=...)",
-                stacklevel=2,
-            )
+            layer._set(*weights_for(phi, data, target, weight, bias, affine, ridge))
+            outside = "" if data is None else outside_domain(phi, data, weight, bias)
+        if outside:
+            warnings.warn(outside, stacklevel=2)
         return layer.train(linear.training)
 
     def bundle(self, linear: nn.Module) -> Self:
@@ -346,8 +305,7 @@ class SNNK(Saveable):
         left = weight.detach().to(self.weight.device, torch.float64)
         offset = None if bias is None else bias.detach().to(left)
         if self.bias is not None:
-            carried = left @ self.bias.detach().double()
-            offset = carried if offset is None else offset + carried
+            offset = left @ self.bias.detach().double() + (0.0 if offset is None else offset)
         affine = self.affine_weight
         bundled = self._around(
             copy.deepcopy(self.features),
@@ -379,8 +337,7 @@ class SNNK(Saveable):
     @property
     def num_stored(self) -> int:
         """How many numbers are kept: entries of all parameters and buffers."""
-        kept = (*self.parameters(), *self.buffers())
-        return sum(tensor.numel() for tensor in kept)
+        return sum(tensor.numel() for tensor in (*self.parameters(), *self.buffers()))
 
     @classmethod
     def _around(
