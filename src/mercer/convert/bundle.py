@@ -57,16 +57,16 @@ def bundle(
         held out to measure R², and joins the fit after that.
     keep : float, default 0.5
         Numbers stored by a bundle (parameters, buffers, affine part) divided by those of the
-        dense block, 0 < keep <= 1. From 64 features on their number is rounded down to a multiple
-        of eight, for the sake of speed.
+        dense block, 0 < keep <= 1. For the sake of speed the number of features is rounded down to
+        a multiple of eight, four or two where that costs at most one in a hundred.
     where : str or callable, default "ffn"
         Which blocks: all (``"ffn"``), those whose first layer's name matches a regular
         expression, or for which a function of that name is true.
     features : {"neuron", "universal", "arc_cosine"}, default "neuron"
         The feature map.
     projection : str, optional
-        With ``"neuron"``: ``"leverage"`` (the default) or ``"dpp"`` choose among the block's own
-        neurons; ``"orthogonal"``, ``"gaussian"``, ``"hadamard"`` or ``"sobol"`` draw blindly, as
+        With ``"neuron"``: ``"leverage"`` (the default), ``"greedy"`` or ``"dpp"`` choose among the
+        block's own neurons (see `mercer.nn.select_neurons`); ``"orthogonal"``, ``"gaussian"``, ``"hadamard"`` or ``"sobol"`` draw blindly, as
         they do for the other feature maps (``"orthogonal"`` by default).
     ridge : float or "gcv", default "gcv"
         The ridge :math:`\lambda`, or generalised cross-validation.
@@ -206,8 +206,8 @@ def _choose(
                 Skipped(
                     block.name,
                     "its activation is a function call or is shared, so that features cannot "
-                    "take its place; features='neuron' with projection 'leverage' or 'dpp' and "
-                    "affine=False can",
+                    "take its place; features='neuron' with projection 'leverage', 'greedy' or "
+                    "'dpp' and affine=False can",
                 )
             )
     return blocks, skipped

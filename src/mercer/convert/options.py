@@ -7,7 +7,7 @@ import torch
 
 from .._core.checks import check_choice, check_real
 
-FROM_LAYER = ("leverage", "dpp")  # projections that choose among the layer's own neurons
+FROM_LAYER = ("leverage", "greedy", "dpp")  # choose among the layer's own neurons
 DRAWS = ("orthogonal", "gaussian", "hadamard", "sobol")
 FEATURES = ("neuron", "universal", "arc_cosine")
 
