@@ -66,8 +66,9 @@ def bundle(
         The feature map.
     projection : str, optional
         With ``"neuron"``: ``"leverage"`` (the default), ``"greedy"`` or ``"dpp"`` choose among the
-        block's own neurons (see `mercer.nn.select_neurons`); ``"orthogonal"``, ``"gaussian"``, ``"hadamard"`` or ``"sobol"`` draw blindly, as
-        they do for the other feature maps (``"orthogonal"`` by default).
+        block's own neurons (see `mercer.nn.select_neurons`); ``"orthogonal"``, ``"gaussian"``,
+        ``"hadamard"`` or ``"sobol"`` draw blindly, as they do for the other feature maps
+        (``"orthogonal"`` by default).
     ridge : float or "gcv", default "gcv"
         The ridge :math:`\lambda`, or generalised cross-validation.
     affine : bool, default False
