@@ -202,3 +202,10 @@ def test_what_is_no_activation_is_refused(value):
 def test_activation_is_frozen():
     with pytest.raises(AttributeError):
         Activation("relu", F.relu).spec = "gelu"
+
+
+@pytest.mark.parametrize("name", sorted(_BY_NAME))
+def test_named_activations_pickle(name):
+    again = pickle.loads(pickle.dumps(resolve_activation(name)))  # noqa: S301 - our own bytes
+    z = torch.linspace(-2, 2, 9)
+    assert torch.equal(again(z), resolve_activation(name)(z))

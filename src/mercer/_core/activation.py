@@ -27,6 +27,23 @@ def _identity(z: Tensor) -> Tensor:
     return z
 
 
+# Named functions, not lambdas: modules that hold one must pickle (joblib).
+def _gaussian(z: Tensor) -> Tensor:
+    return torch.exp(-z.square() / 2)
+
+
+def _gelu_tanh(z: Tensor) -> Tensor:
+    return F.gelu(z, approximate="tanh")
+
+
+def _quick_gelu(z: Tensor) -> Tensor:
+    return z * torch.sigmoid(1.702 * z)
+
+
+def _identity(z: Tensor) -> Tensor:
+    return z
+
+
 _BY_NAME: dict[str, Callable[[Tensor], Tensor]] = {
     "celu": F.celu,
     "elu": F.elu,
@@ -112,7 +129,7 @@ class Activation:
         return self.spec
 
 
-def _from_module_text(text: str) -> nn.Module | None:
+def from_module_text(text: str) -> nn.Module | None:
     """Build the torch.nn activation that its repr describes; only literals are read."""
     match = re.fullmatch(r"([A-Z]\w*)\((.*)\)", text, flags=re.DOTALL)
     found = getattr(nn.modules.activation, match[1], None) if match else None
@@ -165,7 +182,7 @@ def resolve_activation(activation: "str | nn.Module | Callable[[Tensor], Tensor]
     if isinstance(activation, str):
         if activation in _BY_NAME:
             return Activation(activation, _BY_NAME[activation])
-        module = _from_module_text(activation)
+        module = from_module_text(activation)
         if module is None:
             raise ValueError(
                 f"activation: unknown {activation!r}; expected one of {sorted(_BY_NAME)}, "
@@ -193,7 +210,7 @@ def resolve_activation(activation: "str | nn.Module | Callable[[Tensor], Tensor]
             return resolve_activation("identity")
         if kind.__module__ == nn.modules.activation.__name__:
             text = repr(activation).replace("inplace=True", "inplace=False")
-            rebuilt = _from_module_text(text)
+            rebuilt = from_module_text(text)
             if rebuilt is not None:
                 spec, activation = text, rebuilt
         elif kind.__name__ in _BY_FOREIGN_CLASS:
