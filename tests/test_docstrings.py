@@ -40,7 +40,7 @@ def problems(thing: Any) -> list[str]:
     result = dataclasses.is_dataclass(thing)
     if inspect.isclass(thing) and inspect.isabstract(thing):
         return found
-    parameters = set(inspect.signature(thing).parameters) - {"self"}
+    parameters = {name for name in inspect.signature(thing).parameters if name[0] != "_"}
     described = documented(parts.get("Parameters", ""))
     if result:  # made by the library: the fields are what the reader wants to know
         described |= documented(parts.get("Attributes", ""))

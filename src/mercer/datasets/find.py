@@ -23,6 +23,12 @@ def find(name: str) -> Path:
         If ``name`` is not a plain folder name.
     FileNotFoundError
         If there is no such folder; the message says where it was looked for.
+
+    Examples
+    --------
+    >>> from mercer.datasets import find
+    >>> find("sst2")  # doctest: +SKIP
+    PosixPath('/data/sst2')
     """
     if not name or name in {".", ".."} or Path(name).name != name:
         raise ValueError(f"name: expected the plain name of a folder, got {name!r}")

@@ -29,6 +29,12 @@ def sst2(split: str = "train") -> Texts:
     ----------
     Socher et al. (2013), Recursive Deep Models for Semantic Compositionality Over a Sentiment
     Treebank; the form is that of GLUE (Wang et al., 2018, arXiv 1804.07461).
+
+    Examples
+    --------
+    >>> from mercer.datasets import sst2
+    >>> len(sst2("dev").texts)  # doctest: +SKIP
+    872
     """
     check_choice("split", split, ("train", "dev", "test"))
     return read_texts(find("sst2") / f"{split}.tsv", text_column=0, label_column=1)
