@@ -18,6 +18,7 @@ _LEAVES: dict[str, tuple[str, ...]] = {
     "Unflatten": ("dim", "unflattened_size"),
     "Identity": (),
 }
+_KERNEL_KEYS = ("attn", "attention", "implementation")
 
 
 def describe_model(model: nn.Module, placed: set[str]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def describe_model(model: nn.Module, placed: set[str]) -> dict[str, Any]:
         build the model again.
     """
     kind = type(model)
-    if kind.__module__.startswith("transformers.") and hasattr(model, "config"):
+    if kind.__module__.startswith("transformers.") and kind is _from_transformers(kind.__name__):
         config: Any = model.config
         return {
             "library": "transformers",
@@ -46,22 +47,26 @@ def describe_model(model: nn.Module, placed: set[str]) -> dict[str, Any]:
             "attention": getattr(config, "_attn_implementation", None),
         }
     if kind is nn.Sequential:
-        layers = _describe_sequential(model, "", placed)
+        layers = _describe_sequential(model, "", placed, {})
         if layers is not None:
             return {"library": "torch", "layers": layers}
     return {"library": None, "class": f"{kind.__module__}.{kind.__qualname__}"}
 
 
 def _describe_sequential(
-    model: nn.Module, prefix: str, placed: set[str]
+    model: nn.Module, prefix: str, placed: set[str], seen: dict[nn.Module, str]
 ) -> list[dict[str, Any]] | None:
     layers: list[dict[str, Any]] = []
-    for key, module in model.named_children():
+    for key, module in model._modules.items():  # named_children leaves out what comes again
+        assert module is not None
         name, kind = f"{prefix}{key}", type(module)
-        if name in placed:
-            layer: dict[str, Any] = {"class": "Identity", "arguments": {}}
+        first = seen.setdefault(module, name)
+        if first != name:
+            layer: dict[str, Any] = {"class": "again", "first": first}
+        elif name in placed:
+            layer = {"class": "Identity", "arguments": {}}
         elif kind is nn.Sequential:
-            inner = _describe_sequential(module, f"{name}.", placed)
+            inner = _describe_sequential(module, f"{name}.", placed, seen)
             if inner is None:
                 return None
             layer = {"class": "Sequential", "layers": inner}
@@ -92,7 +97,7 @@ def build_model(description: dict[str, Any]) -> nn.Module:
         if library == "transformers":
             return _build_transformers(description)
         if library == "torch":
-            return _build_sequential(description["layers"])
+            return _build_sequential(description["layers"], nn.Sequential(), "")
     raise ValueError(
         f"folder: it holds the numbers of a {description['class']}, which Mercer cannot build; "
         "pass such a model (dense, of the same sizes) as load(folder, model=...)"
@@ -101,28 +106,52 @@ def build_model(description: dict[str, Any]) -> nn.Module:
 
 def _build_transformers(description: dict[str, Any]) -> nn.Module:
     try:
-        transformers = importlib.import_module("transformers")
+        kind = _from_transformers(description["class"])
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             "this folder holds a Transformers model: pip install 'mercer[hf]'"
         ) from None
-    kind = getattr(transformers, description["class"], None)
-    base = transformers.PreTrainedModel
-    if not (isinstance(kind, type) and issubclass(kind, base)):
+    if kind is None:
         raise ValueError(
             f"folder: this version of transformers has no model {description['class']!r}"
         )
+    _refuse_kernels(description)
     config = kind.config_class.from_dict(description["config"])
     if description["attention"] is not None:
         config._attn_implementation = description["attention"]
     return kind(config)
 
 
-def _build_sequential(layers: list[dict[str, Any]]) -> nn.Sequential:
-    model = nn.Sequential()
+def _from_transformers(name: str) -> Any:
+    """Return the model class of that name which transformers exports, or None."""
+    transformers = importlib.import_module("transformers")
+    kind = getattr(transformers, name, None)
+    is_model = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
+    return kind if is_model and getattr(kind, "config_class", None) is not None else None
+
+
+def _refuse_kernels(values: Any) -> None:
+    """Raise if a config asks for an attention that transformers would fetch from a hub, as code."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _refuse_kernels(value)
+        elif any(word in key for word in _KERNEL_KEYS) and "/" in str(value):
+            raise ValueError(f"folder: its config asks for code from elsewhere, {key} {value!r}")
+
+
+def _build_sequential(
+    layers: list[dict[str, Any]], model: nn.Sequential, prefix: str
+) -> nn.Sequential:
+    """Add layers to a model, which holds under its full names what was built before them."""
     for layer in layers:
+        name = f"{prefix}{layer['name']}"
+        owner = model.get_submodule(prefix.rstrip("."))
         if layer["class"] == "Sequential":
-            module: nn.Module | None = _build_sequential(layer["layers"])
+            owner.add_module(layer["name"], nn.Sequential())
+            _build_sequential(layer["layers"], model, f"{name}.")
+            continue
+        if layer["class"] == "again":
+            module: nn.Module | None = model.get_submodule(layer["first"])
         elif layer["class"] == "activation":
             module = from_module_text(layer["text"])
         elif layer["class"] in _LEAVES:
@@ -131,5 +160,5 @@ def _build_sequential(layers: list[dict[str, Any]]) -> nn.Sequential:
             module = None
         if module is None:
             raise ValueError(f"folder: unknown layer {layer}")
-        model.add_module(layer["name"], module)
+        owner.add_module(layer["name"], module)
     return model

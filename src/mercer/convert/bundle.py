@@ -9,15 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._core.activation import resolve_activation
 from .._core.checks import check_generator, check_real
 from .._core.progress import progress as progress_bar
 from .bundled import Bundled, BundleReport, stored_numbers
 from .calibration import Batch, Calibration
 from .observe import Block, Skipped, observe
 from .options import Options, read_projection, read_ridge
-from .placing import attribute, describe, place
+from .placing import attribute, fused_paths, place
 from .replace_block import plan_blocks, replace_block, stored_after
-from .running import evaluating
+from .running import check_model, evaluating
+
+_MOST_TOLD = 12  # skipped layers that an error names
 
 
 def bundle(
@@ -124,18 +127,16 @@ def bundle(
         generator=check_generator(generator),
     )
     wanted = _read_where(where)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
+    if not dry_run and any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise ValueError("model: it is on the meta device and holds no numbers to calibrate with")
     calibration = Calibration(calibrate)
     before = stored_numbers(model)
     work = model if inplace or dry_run else copy.deepcopy(model)
     with evaluating(work), _restored_on_error(work) as placed:
         blocks, skipped = _choose(work, calibration.batches[0], wanted, options)
         if not blocks:
-            found = (
-                "; ".join(f"{item.name}: {item.reason}" for item in skipped) or "no linear layer"
-            )
-            raise ValueError(f"where: no block of the model matches {where!r} ({found})")
+            raise ValueError(f"where: no block of the model matches {where!r} ({_tell(skipped)})")
         plans = plan_blocks(work, blocks, options)
         dense = stored_numbers(
             *(work.get_submodule(n) for b in blocks for n in (b.first, b.second))
@@ -159,7 +160,7 @@ def bundle(
             model_before=before,
             model_after=before + after - dense,
         ),
-        _placed={name: describe(attribute(work, name)) for name in placed},
+        _placed=tuple(placed),
     )
 
 
@@ -180,15 +181,27 @@ def _read_where(where: Any) -> Callable[[str], bool]:
     )
 
 
+def _tell(skipped: list[Skipped]) -> str:
+    """Say why layers were skipped, gated blocks first: their models have nothing to bundle."""
+    ordered = sorted(skipped, key=lambda item: not item.reason.startswith("gated"))
+    told = [f"{item.name}: {item.reason}" for item in ordered[:_MOST_TOLD]]
+    if len(ordered) > _MOST_TOLD:
+        told.append(f"and {len(ordered) - _MOST_TOLD} more")
+    return "; ".join(told) or "no linear layer"
+
+
 @contextmanager
 def _restored_on_error(model: nn.Module) -> Iterator[dict[str, Any]]:
     """Collect what was placed, by name, with what was there before; put it back on an error."""
     placed: dict[str, Any] = {}
+    fused = fused_paths(model)
     try:
         yield placed
     except BaseException:
         for name, old in reversed(placed.items()):
             place(model, name, old)
+        for module, name, old in fused:
+            setattr(module, name, old)
         raise
 
 
@@ -198,17 +211,28 @@ def _choose(
     found, skipped = observe(model, batch)
     blocks = []
     for block in found:
-        if not wanted(block.name):
-            skipped.append(Skipped(block.name, "where leaves it out"))
-        elif options.same_structure or block.activation is not None:
+        reason = None if wanted(block.name) else "where leaves it out"
+        if reason is None and not options.same_structure:
+            reason = _why_no_features(model, block)
+        if reason is None:
             blocks.append(block)
         else:
-            skipped.append(
-                Skipped(
-                    block.name,
-                    "its activation is a function call or is shared, so that features cannot "
-                    "take its place; features='neuron' with projection 'leverage', 'greedy' or "
-                    "'dpp' and affine=False can",
-                )
-            )
+            skipped.append(Skipped(block.name, reason))
     return blocks, skipped
+
+
+def _why_no_features(model: nn.Module, block: Block) -> str | None:
+    """Why features cannot take the place of a block's activation, or None if they can."""
+    if block.activation is None:
+        reason = "is a function call, is shared or carries hooks"
+    else:
+        try:
+            resolve_activation(attribute(model, block.activation))
+        except ValueError as error:
+            reason = f"is not one that Mercer can compute ({error})"
+        else:
+            return None
+    return (
+        f"its activation {reason}, so that features cannot take its place; features='neuron' "
+        "with projection 'leverage', 'greedy' or 'dpp' and affine=False can"
+    )

@@ -9,6 +9,7 @@ from torch import nn
 from .._core.saving import save_state
 from .architecture import describe_model
 from .observe import Skipped
+from .placing import describe_placed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,7 +146,7 @@ class Bundled:
 
     model: nn.Module
     report: BundleReport
-    _placed: dict[str, dict[str, Any]]
+    _placed: tuple[str, ...]
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the model to a folder, atomically; `mercer.convert.load` reads it back.
@@ -164,7 +165,7 @@ class Bundled:
         config = {
             "class": "convert.Bundled",
             "model": describe_model(self.model, set(self._placed)),
-            "placed": self._placed,
+            "placed": describe_placed(self.model, self._placed),
             "report": asdict(self.report),
         }
         save_state(folder, config, self.model.state_dict())

@@ -1,5 +1,6 @@
 """Calibration data: batches that a model is called with, and the rows of them that count."""
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -37,16 +38,25 @@ class Batch:
         """Yield the tensors among the arguments."""
         yield from (leaf for leaf in tree_flatten((self.args, self.kwargs))[0] if _is_tensor(leaf))
 
+    @property
+    def num_samples(self) -> int:
+        """Length of the first tensor's first axis."""
+        return len(next(self.tensors()))
+
     def call(self, model: nn.Module) -> Any:
-        """Call the model, on the device of its first parameter."""
+        """Call the model with copies, on the device of its first parameter."""
         anchor = next(model.parameters(), None)
-        if anchor is None:
-            return model(*self.args, **self.kwargs)
+        device = None if anchor is None else anchor.device
         args, kwargs = tree_map(
-            lambda leaf: leaf.to(anchor.device) if _is_tensor(leaf) else leaf,
+            lambda leaf: leaf.to(device, copy=True) if _is_tensor(leaf) else leaf,
             (self.args, self.kwargs),
         )
         return model(*args, **kwargs)
+
+    def _argument(self, name: str, model: nn.Module) -> Any:
+        """Return what the model gets under a name, by position or by keyword."""
+        bound = inspect.signature(model.forward).bind_partial(*self.args, **self.kwargs)
+        return bound.arguments.get(name, self.kwargs.get(name))
 
     def tokens(self, leading: torch.Size, model: nn.Module) -> Tensor | None:
         """Boolean mask of the rows that are not padding, or None where all rows count.
@@ -58,17 +68,18 @@ class Batch:
         model : Module
             Says whether sequences are laid out batch first.
         """
-        real = self.kwargs.get("attention_mask")
+        real = self._argument("attention_mask", model)
         if not _is_tensor(real):
-            padding = self.kwargs.get("src_key_padding_mask")
-            real = ~padding.bool() if _is_tensor(padding) else None
-            if real is not None and not all(
-                getattr(module, "batch_first", True) for module in model.modules()
-            ):
+            padding = self._argument("src_key_padding_mask", model)
+            if not _is_tensor(padding):
+                return None
+            real = ~padding.bool()
+            batch_first = all(getattr(module, "batch_first", True) for module in model.modules())
+            if real.ndim == 2 and not batch_first:
                 real = real.mT
-        if real is None or real.shape != leading:
-            return None
-        return real != 0
+        if len(leading) == 1 and real.numel() == leading.numel():
+            real = real.reshape(leading)  # the model lays samples and tokens along one axis
+        return real != 0 if real.shape == leading else None
 
 
 class Calibration:
@@ -109,7 +120,9 @@ class Calibration:
                 raise ValueError(f"calibrate: batch {index} holds no tensor with samples")
             for tensor in batch.tensors():
                 if tensor.is_floating_point():
-                    check_finite(f"calibrate: batch {index}", tensor)
+                    # Masks that are added hold -inf.
+                    shown = tensor if tensor is first else tensor[tensor != -torch.inf]
+                    check_finite(f"calibrate: batch {index}", shown)
             if len(first):
                 self.batches.append(batch)
                 self.num_samples += len(first)
@@ -139,7 +152,7 @@ class Calibration:
         count = leading.numel()
         index = torch.arange(count, device=activation.device).reshape(leading)
         if self.num_samples >= _SAMPLES_ENOUGH:  # whole samples: their rows are alike
-            index = index // max(leading[1:].numel(), 1) + batch.start
+            index = index // max(count // batch.num_samples, 1) + batch.start
         held_out = index % _HELD_OUT == _HELD_OUT - 1
         tokens = batch.tokens(leading, model)
         if tokens is None:

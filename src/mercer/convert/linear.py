@@ -28,3 +28,18 @@ def sizes_of(module: nn.Module) -> tuple[int, int]:
     """Numbers of inputs and outputs."""
     out_features, in_features = weight_of(module).shape
     return in_features, out_features
+
+
+def linear_like(weight: Tensor, bias: Tensor | None, *, like: nn.Module) -> nn.Linear:
+    """Make a layer of a weight (out, in) that has dtype, device and training flags of another."""
+    old = weight_of(like)
+    made = nn.Linear(
+        weight.shape[1], weight.shape[0], bias=bias is not None, device="meta", dtype=old.dtype
+    ).to_empty(device=old.device)
+    trains = {name: p.requires_grad for name, p in like.named_parameters()}
+    bias_trains = trains.pop("bias", None)
+    weight_trains = any(trains.values())  # a parametrized weight has parameters of other names
+    made.weight.copy_(weight).requires_grad_(weight_trains)
+    if bias is not None:
+        made.bias.copy_(bias).requires_grad_(weight_trains if bias_trains is None else bias_trains)
+    return made

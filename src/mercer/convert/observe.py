@@ -8,7 +8,7 @@ called on such a tensor, the two are a block, however the activation between the
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from .calibration import Batch
 from .linear import is_linear, sizes_of
 
+# Pointwise, though torch does not tag them so.
+_POINTWISE = {"_prelu_kernel", "hardswish", "hardswish_", "log_sigmoid_forward", "mish_"}
+_DIVIDES = {"chunk", "glu", "split", "split_with_sizes", "unbind"}
 _VIEWS = {"view", "_unsafe_view", "reshape", "alias", "clone", "detach", "_to_copy", "contiguous"}
 
 
@@ -100,7 +103,9 @@ class _Watch(TorchDispatchMode):
     def _follow(self, func: Any, leaves: list[Tensor], found: list[_Trace], out: Any) -> None:
         origins = sorted({trace.origin for trace in found})
         operation = str(func).removeprefix("aten.").partition(".")[0]
-        pointwise = torch.Tag.pointwise in func.tags
+        pointwise = torch.Tag.pointwise in func.tags or operation in _POINTWISE
+        if operation == "log_sigmoid_forward":
+            out = out[0]  # beside it is what the backward pass needs
         if len(origins) > 1:
             kind = "gated: its output multiplies" if "mul" in operation else "its output meets"
             for name in origins:
@@ -121,6 +126,10 @@ class _Watch(TorchDispatchMode):
                 through = through | ({inside} if inside is not None else set())
                 functions = functions or inside is None
             self.traces[out] = _Trace(name, trace.features, frozenset(through), functions)
+        elif operation in _DIVIDES:
+            self._block(
+                name, f"{operation!r} divides its output, as in gated blocks and fused attention"
+            )
         elif not _only_reads_shape(out):
             self._block(name, f"its output goes through {operation!r}, not a pointwise activation")
 
@@ -132,7 +141,7 @@ class _Watch(TorchDispatchMode):
         """Keep hooks on the leaf modules while the model runs."""
         with ExitStack() as hooks:
             for module in self.names:
-                if next(module.children(), None) is None:
+                if is_linear(module) or next(module.children(), None) is None:
                     for handle in (
                         module.register_forward_pre_hook(self._enter),
                         module.register_forward_hook(self._leave, always_call=True),
@@ -144,7 +153,9 @@ class _Watch(TorchDispatchMode):
         self.stack.append(module)
         name = self.names[module]
         self.calls[name] = self.calls.get(name, 0) + 1
-        if is_linear(module) and args and args[0] in self.traces:
+        if is_linear(module) and not args:
+            self._block(name, "it is called with a keyword argument")
+        elif is_linear(module) and args[0] in self.traces:
             trace = self.traces[args[0]]
             self.pairs.setdefault(trace.origin, []).append((name, trace))
 
@@ -156,6 +167,15 @@ class _Watch(TorchDispatchMode):
 
 def _only_reads_shape(out: Any) -> bool:
     return not any(isinstance(leaf, Tensor) for leaf in tree_flatten(out)[0])
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in what a model returned."""
+    for leaf in tree_flatten(value)[0]:
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif is_dataclass(leaf):
+            yield from _tensors(list(vars(leaf).values()))
 
 
 @torch.no_grad()
@@ -185,9 +205,9 @@ def observe(model: nn.Module, batch: Batch) -> tuple[list[Block], list[Skipped]]
             output = batch.call(model)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-    for leaf in tree_flatten(output)[0]:
-        if isinstance(leaf, Tensor) and leaf in watch.traces:
-            watch._block(watch.traces[leaf].origin, "its output is an output of the model")
+    for tensor in _tensors(output):
+        if tensor in watch.traces:
+            watch._block(*_reached_output(watch.traces[tensor]))
 
     shared = _shared_parameters(model)
     blocks, skipped = [], []
@@ -218,6 +238,11 @@ def observe(model: nn.Module, batch: Batch) -> tuple[list[Block], list[Skipped]]
     return sorted(blocks, key=lambda block: order[block.first]), skipped
 
 
+def _reached_output(trace: _Trace) -> tuple[str, str]:
+    what = "an activation of its output" if trace.through or trace.functions else "its output"
+    return trace.origin, f"{what} is an output of the model"
+
+
 def _activation_name(name: str, trace: _Trace, watch: _Watch, model: nn.Module) -> str | None:
     """Name of the one place that holds a block's activation and no other block's, or None."""
     if trace.functions:
@@ -228,7 +253,19 @@ def _activation_name(name: str, trace: _Trace, watch: _Watch, model: nn.Module) 
     if len(trace.through) != 1:
         return None
     (found,) = trace.through
-    return found if watch.calls[found] == watch.calls[name] else None
+    alone = watch.calls[found] == watch.calls[name]
+    return found if alone and not _is_hooked(model.get_submodule(found)) else None
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether more than the class's forward runs, which a replacement would lose."""
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return any(hooks) or "forward" in vars(module)
 
 
 def _why_not(
@@ -260,6 +297,8 @@ def _why_not(
     for linear in (name, second):
         if linear in shared:
             return f"the weight of {linear} is tied to {shared[linear]}"
+        if _is_hooked(model.get_submodule(linear)):
+            return f"{linear} carries hooks, which a replacement would lose"
     return None
 
 

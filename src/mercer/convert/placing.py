@@ -1,10 +1,10 @@
 """Put modules into a model by name, and describe them so that they can be put there again."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ..features.base import FeatureMap
 
@@ -38,8 +38,30 @@ def place(model: nn.Module, name: str, module: Any) -> None:
             delattr(parent, leaf)  # torch refuses a function where a module was
         setattr(parent, leaf, module)
         if isinstance(parent, nn.TransformerEncoderLayer) and leaf == "activation":
-            # Its fused path goes by a number that it keeps beside the activation.
-            parent.activation_relu_or_gelu = {F.relu: 1, F.gelu: 2}.get(module, 0)
+            _unfuse(model, parent)
+
+
+def _unfuse(model: nn.Module, layer: nn.TransformerEncoderLayer) -> None:
+    """Keep torch from its fused path, which reads the weights of two linear layers."""
+    layer.activation_relu_or_gelu = 0
+    for encoder in model.modules():
+        if isinstance(encoder, nn.TransformerEncoder) and layer in list(encoder.layers):
+            encoder.use_nested_tensor = False  # only the fused path can read those
+
+
+def fused_paths(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """Return the attributes by which torch's encoders choose their fused path."""
+    return [
+        (module, name, vars(module)[name])
+        for module in model.modules()
+        for name in ("activation_relu_or_gelu", "use_nested_tensor")
+        if name in vars(module)
+    ]
+
+
+def describe_placed(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Say in plain values what was placed under each name."""
+    return {name: describe(attribute(model, name)) for name in names}
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
@@ -53,8 +75,6 @@ def describe(module: nn.Module) -> dict[str, Any]:
             "out_features": module.out_features,
             "bias": module.bias is not None,
         }
-    if isinstance(module, nn.Sequential):
-        return {"kind": "chain", "parts": [describe(part) for part in module]}
     return {"kind": "identity"}
 
 
@@ -66,6 +86,4 @@ def rebuild(description: dict[str, Any]) -> nn.Module:
     if kind == "linear":
         sizes = {key: description[key] for key in ("in_features", "out_features", "bias")}
         return nn.Linear(**sizes, device="meta").to_empty(device=torch.device("cpu"))
-    if kind == "chain":
-        return nn.Sequential(*(rebuild(part) for part in description["parts"]))
     return nn.Identity()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from .._core.activation import Activation, resolve_activation
@@ -20,7 +20,7 @@ from ..linalg import StreamingRidge
 from ..nn import select_neurons
 from .bundled import BlockReport, stored_numbers
 from .calibration import Calibration
-from .linear import bias_of, weight_of
+from .linear import bias_of, linear_like, weight_of
 from .observe import Block
 from .options import Options
 from .placing import attribute, place
@@ -59,7 +59,8 @@ def _plan_block(model: nn.Module, block: Block, options: Options) -> Plan:
     activation, shown = None, "function"
     if block.activation is not None:
         found = attribute(model, block.activation)
-        shown = type(found).__name__ if isinstance(found, nn.Module) else found.__name__
+        kind = type(found).__name__
+        shown = kind if isinstance(found, nn.Module) else getattr(found, "__name__", kind)
         activation = None if options.same_structure else resolve_activation(found)
     first, second = model.get_submodule(block.first), model.get_submodule(block.second)
     dense = stored_numbers(first, second)
@@ -166,7 +167,7 @@ def replace_block(
         weight, bias = weight_of(first)[chosen], None if bias is None else bias[chosen]
         if options.same_structure:
             fit, held_out = fit.subset(chosen), held_out.subset(chosen)
-            slots = {block.first: _linear(weight, bias, like=first)}
+            slots = {block.first: linear_like(weight, bias, like=first)}
         else:
             assert plan.activation is not None
             phi = NeuronFeatures(weight, bias, plan.activation)
@@ -182,11 +183,9 @@ def replace_block(
         r2 = float(held_out.score(fit.solve(ridge=options.ridge)).mean())
         fit.merge(held_out)  # measured, they serve the final fit as well
     solution = fit.solve(ridge=options.ridge)
-    slots[block.second] = _linear(solution.weight, solution.bias, like=second)
+    slots[block.second] = linear_like(solution.weight, solution.bias, like=second)
     for name, module in slots.items():
-        old = attribute(model, name)
-        module.train(first.training)
-        placed.setdefault(name, old)
+        placed.setdefault(name, attribute(model, name))
         place(model, name, module)
     return replace(
         plan.report,
@@ -210,11 +209,8 @@ def _drawn_map(
         "dtype": weight.dtype,
     }
     if options.features == "universal":
-        inputs = []
-        batch = calibration.batches[0]
-        for x, _, _ in reaching(model, block, batch):
-            inputs.append(x)
-        x = torch.cat(inputs).float()  # (n, in)
+        seen = reaching(model, block, calibration.batches[0], calibration)
+        x = torch.cat([each.x for each in seen]).float()  # (n, in)
         z = F.linear(x, weight.float(), None if bias is None else bias.float())  # (n, hidden)
         norms = (float(x.norm(dim=-1).median()), float(weight.float().norm(dim=-1).median()))
         more["norms"] = tuple(max(norm, 1e-6) for norm in norms)
@@ -236,28 +232,13 @@ def _moments(
     device = weight_of(second).device
     fit, held_out = (StreamingRidge(*sizes, device=device) for _ in range(2))
     for batch in calibration.batches:
-        for x, hidden, y in reaching(model, block, batch):
-            (x, out), (hidden, _), (y, _) = (
-                calibration.rows(batch, tensor, model) for tensor in (x, hidden, y)
-            )
-            features = hidden if phi is None else phi(x)
-            for ridge, rows in ((fit, ~out), (held_out, out)):
+        for seen in reaching(model, block, batch, calibration):
+            features = seen.hidden if phi is None else phi(seen.x)
+            for ridge, rows in ((fit, ~seen.held_out), (held_out, seen.held_out)):
                 if bool(rows.any()):
-                    ridge.update(features[rows], y[rows])
+                    ridge.update(features[rows], seen.y[rows])
     if fit.count == 0:
         raise ValueError(
             f"calibrate: no row reaches block {block.name!r} that is neither padding nor held out"
         )
     return fit, held_out
-
-
-def _linear(weight: Tensor, bias: Tensor | None, *, like: nn.Module) -> nn.Linear:
-    """Make a linear layer with a weight (out, in), of another layer's dtype and device."""
-    old = like.get_parameter("weight")
-    made = nn.Linear(
-        weight.shape[1], weight.shape[0], bias=bias is not None, device="meta", dtype=old.dtype
-    ).to_empty(device=old.device)
-    made.weight.copy_(weight)
-    if bias is not None:
-        made.bias.copy_(bias)
-    return made.requires_grad_(old.requires_grad)

@@ -19,11 +19,11 @@ from ..linalg import StreamingRidge
 from .architecture import describe_model
 from .bundled import stored_numbers
 from .calibration import Batch
-from .linear import bias_of, weight_of
+from .linear import bias_of, linear_like, weight_of
 from .observe import Block, observe
 from .options import DRAWS, FEATURES, read_ridge
-from .placing import attribute, describe, place
-from .running import evaluating
+from .placing import attribute, describe_placed, place
+from .running import check_model, evaluating
 
 _BATCH_ROWS = 2048
 _FEATURES_PER_NEURON = 4  # drawn features for each hidden neuron, unless the caller says
@@ -58,7 +58,7 @@ class Solved:
     r2_train: float
     num_solved: int
     num_stored: int
-    _placed: dict[str, dict[str, Any]]
+    _placed: tuple[str, ...]
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the model to a folder, atomically; `mercer.convert.load` reads it back.
@@ -71,7 +71,7 @@ class Solved:
         config = {
             "class": "convert.Solved",
             "model": describe_model(self.model, set(self._placed)),
-            "placed": self._placed,
+            "placed": describe_placed(self.model, self._placed),
         }
         save_state(folder, config, self.model.state_dict())
 
@@ -150,8 +150,7 @@ def solve(
     >>> bool((solved.model(X).argmax(1) == y).float().mean() > 0.95)
     True
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     check_choice("features", features, FEATURES)
     check_choice("projection", projection, (*DRAWS, "own"))
     ridge = read_ridge(ridge)
@@ -188,10 +187,7 @@ def solve(
         for z, rows in _reaching(work, last, X):
             moments.update(z, targets[rows])
         solution = moments.solve(ridge=ridge)
-        old = weight_of(last)
-        matrix = nn.Linear(width, targets.shape[1], device=old.device, dtype=old.dtype)
-        matrix.weight.copy_(solution.weight)
-        matrix.bias.copy_(solution.bias)
+        matrix = linear_like(solution.weight, solution.bias, like=last)
         place(work, blocks[-1].second, matrix)
         placed.append(blocks[-1].second)
     return Solved(
@@ -202,7 +198,7 @@ def solve(
         r2_train=float(solution.r2_train.mean()),
         num_solved=stored_numbers(matrix),
         num_stored=stored_numbers(work),
-        _placed={name: describe(attribute(work, name)) for name in placed},
+        _placed=tuple(placed),
     )
 
 
@@ -211,7 +207,7 @@ def _chain(model: nn.Module, X: Tensor) -> list[Block]:
     blocks, skipped = observe(model, Batch((X[:2],), {}, 0))
     reasons = {item.name: item.reason for item in skipped}
     chained = all(a.second == b.first for a, b in pairwise(blocks))
-    ends = bool(blocks) and "output of the model" in reasons.get(blocks[-1].second, "")
+    ends = bool(blocks) and reasons.get(blocks[-1].second, "").startswith("its output is an output")
     unseen = {item.name for item in skipped} - {b.second for b in blocks}
     if not (chained and ends) or unseen or any(block.activation is None for block in blocks):
         told = "; ".join(f"{name or 'model'}: {why}" for name, why in reasons.items())
@@ -273,7 +269,7 @@ def _hidden_features(
     if features == "neuron":
         return NeuronFeatures.random(width, count, activation, **more)
     if features == "universal":
-        return UniversalFeatures(activation, width, count + count % 2, **more)
+        return UniversalFeatures(activation, width, count, **more)
     return ArcCosineFeatures(width, count, **more)
 
 
