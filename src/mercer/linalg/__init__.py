@@ -2,19 +2,19 @@
 
 Which one should I use?
 
-=========================================================== ===================================
-you want                                                    use
-=========================================================== ===================================
-the best linear map from features to targets, in one pass   `StreamingRidge`; its ridge chosen
-over batches, also on subsets of the features               by `GCVCurve`
-means and second moments alone, for that or for selection   `StreamingMoments`
-the same map from moments that you have                     `solve_normal_equations`
-how much each point, or neuron, matters to such a fit       `ridge_leverage_scores`
-the k points that leave the least variance, greedily,       `pivoted_cholesky`
-from a few columns of a matrix that is never built
-k points at random that do not repeat each other            `sample_kdpp`
-the same from an orthonormal basis that you have            `projection_dpp`
-=========================================================== ===================================
+======================== =========================================================================
+use                      for
+======================== =========================================================================
+`StreamingRidge`         the best linear map from features to targets, in one pass over batches,
+                         also on subsets of the features; its ridge chosen by `GCVCurve`
+`StreamingMoments`       means and second moments alone, for that or for selection
+`solve_normal_equations` the same map from moments that you have
+`ridge_leverage_scores`  how much each point, or neuron, matters to such a fit
+`pivoted_cholesky`       the k points that leave the least variance, greedily, from a few columns
+                         of a matrix that is never built
+`sample_kdpp`            k points at random that do not repeat each other
+`projection_dpp`         the same from an orthonormal basis that you have
+======================== =========================================================================
 
 Choosing k of n points (landmarks, neurons): `pivoted_cholesky` is deterministic, costs O(n k^2)
 and looks at k columns only; scores cost one decomposition and rank the points one by one, blind

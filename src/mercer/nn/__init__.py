@@ -2,17 +2,16 @@
 
 Which one should I use?
 
-=========================================================== ===================================
-you want                                                    use
-=========================================================== ===================================
-to replace ``activation(linear(x))`` of a trained network   `SNNK.from_linear` with
-by something smaller, and have typical inputs               ``calibrate``, ``features="neuron"``,
-                                                            ``projection="leverage"``
-the same without data, for inputs of norm about one         `SNNK.from_linear`
-a layer to train, with as few trained numbers as you like   `SNNK`
-to absorb the linear layer that follows it, exactly         `SNNK.bundle`
-to know which neurons of a layer matter                     `select_neurons`
-=========================================================== ===================================
+================== ===============================================================================
+use                for
+================== ===============================================================================
+`SNNK.from_linear` replacing ``activation(linear(x))`` of a trained network by something smaller:
+                   with typical inputs by ``calibrate``, ``features="neuron"`` and
+                   ``projection="leverage"``; without data for inputs of norm about one
+`SNNK`             a layer to train, with as few trained numbers as you like
+`SNNK.bundle`      absorbing the linear layer that follows it, exactly
+`select_neurons`   finding out which neurons of a layer matter
+================== ===============================================================================
 """
 
 from .selection import select_neurons as select_neurons
