@@ -206,6 +206,6 @@ def test_activation_is_frozen():
 
 @pytest.mark.parametrize("name", sorted(_BY_NAME))
 def test_named_activations_pickle(name):
-    again = pickle.loads(pickle.dumps(resolve_activation(name)))  # noqa: S301 - our own bytes
+    again = pickle.loads(pickle.dumps(resolve_activation(name)))
     z = torch.linspace(-2, 2, 9)
     assert torch.equal(again(z), resolve_activation(name)(z))
