@@ -22,7 +22,7 @@ DRAWS = ("gaussian", "orthogonal", "hadamard", "sobol")
 
 def pairs(count: int, in_features: int, norm: float) -> tuple[torch.Tensor, ...]:
     """Draw inputs and weights of one norm, directions uniform, and biases in [-1, 1]."""
-    source = torch.Generator().manual_seed(0)
+    source = torch.Generator().manual_seed(10**9)
     x, weight = torch.randn(2, count, in_features, generator=source, dtype=torch.float64)
     bias = 2 * torch.rand(count, generator=source, dtype=torch.float64) - 1
     return (

@@ -249,7 +249,10 @@ class ModuleContract(abc.ABC):
             gradients = torch.autograd.grad(compiled(x).square().sum(), inputs)
             inputs = [z, *module.parameters()]
             plain = torch.autograd.grad(module(z).square().sum(), inputs)
-            torch.testing.assert_close(gradients, plain, rtol=1e-4, atol=1e-5)
+            for found, reference in zip(gradients, plain, strict=True):
+                # Where terms cancel, rounding is relative to the largest entries.
+                scale = float(reference.abs().max())
+                torch.testing.assert_close(found, reference, rtol=1e-4, atol=1e-6 * scale)
         torch.compiler.reset()
 
     def test_compile(self):

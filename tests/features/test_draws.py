@@ -85,6 +85,14 @@ def test_without_a_generator_the_global_seed_decides(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_not_the_data_of_the_same_seed(kind):
+    data = torch.randn(20, 50, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    rows = make_projection(kind, 20, 50, generator=3).rows()
+    cosine = torch.nn.functional.cosine_similarity(data[:, None], rows[None], dim=-1)
+    assert cosine.abs().max() < 0.6  # 4 standard deviations are 0.57
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_seed_means_the_same_numbers_for_every_dtype(kind):
     double = make_projection(kind, 20, 5, generator=3, dtype=torch.float64)
     single = make_projection(kind, 20, 5, generator=3, dtype=torch.float32)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from .._core.checks import check_choice, check_generator, check_last_dim, check_materialized
+from .._core.checks import check_choice, check_last_dim, check_materialized
 from .hadamard import HadamardProjection
-from .projection import Projection, draw_chi, draw_gaussian
+from .projection import Projection, draw_chi, draw_gaussian, own_stream
 
 
 def _draw_orthogonal(num_rows: int, in_features: int, generator: torch.Generator | None) -> Tensor:
@@ -96,10 +96,9 @@ class DenseProjection(Projection):
 
     def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
         """Redraw the matrix; on the meta device nothing is drawn."""
-        generator = check_generator(generator)
         if not self.matrix.is_meta:
-            drawn = _DENSE_DRAWS[self.kind](self.num_rows, self.in_features, generator)
-            self.matrix.copy_(drawn)
+            draw = _DENSE_DRAWS[self.kind]
+            self.matrix.copy_(draw(self.num_rows, self.in_features, own_stream(generator)))
 
     def draw_lengths(self, generator: torch.Generator | int | None = None) -> Tensor:
         """Return ones: the rows have Gaussian lengths already."""

@@ -6,8 +6,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from .._core.checks import check_generator, check_last_dim, check_materialized
-from .projection import Projection, draw_chi
+from .._core.checks import check_last_dim, check_materialized
+from .projection import Projection, draw_chi, own_stream
 
 _CHUNK = 2**22  # numbers held at a time where only sums of squares are kept
 _RADIX = 32  # small matrix products beat butterflies of additions, and round less in bfloat16
@@ -118,9 +118,9 @@ class HadamardProjection(Projection):
 
     def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
         """Redraw the signs; on the meta device nothing is drawn."""
-        generator = check_generator(generator)
         if not self.signs.is_meta:
-            bits = torch.randint(2, self.signs.shape, generator=generator, device="cpu")
+            source = own_stream(generator)
+            bits = torch.randint(2, self.signs.shape, generator=source, device="cpu")
             self.signs.copy_(2 * bits - 1)
 
     def draw_lengths(self, generator: torch.Generator | int | None = None) -> Tensor:
@@ -129,7 +129,7 @@ class HadamardProjection(Projection):
         A row in the padded space has length :math:`\sqrt{D}`; the factor is
         :math:`\chi_D / \sqrt{D}`.
         """
-        chi = draw_chi(self.num_rows, self.block, check_generator(generator))
+        chi = draw_chi(self.num_rows, self.block, own_stream(generator))
         return chi / math.sqrt(self.block)
 
     def squared_lengths(self) -> Tensor:

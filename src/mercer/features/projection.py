@@ -5,7 +5,7 @@ import abc
 import torch
 from torch import Tensor, nn
 
-from .._core.checks import check_int
+from .._core.checks import check_generator, check_int
 
 _CHUNK = 2**22  # numbers drawn at a time where only their sums of squares are kept
 
@@ -58,6 +58,18 @@ class Projection(nn.Module, abc.ABC):
     def extra_repr(self) -> str:
         """Return the shape and kind for ``repr``."""
         return f"{self.num_rows}, {self.in_features}, kind={self.kind!r}"
+
+
+def own_stream(generator: torch.Generator | int | None) -> torch.Generator:
+    """Make a generator on the CPU whose seed is drawn from the one given.
+
+    Data that a user drew from the same seed must not come back as directions: G would be
+    aligned with the inputs, and every estimate far off.
+    """
+    generator = check_generator(generator)
+    device = "cpu" if generator is None else generator.device
+    seed = torch.randint(2**62, (), generator=generator, device=device)
+    return torch.Generator().manual_seed(int(seed))
 
 
 def draw_gaussian(rows: int, columns: int, generator: torch.Generator | None) -> Tensor:

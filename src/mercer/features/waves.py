@@ -10,6 +10,7 @@ from torch import Tensor
 from .._core.activation import Activation, resolve_activation
 from .fourier_extension import FourierExtension, fit_fourier_extension
 from .gaussian_trick import best_damping, log_excess
+from .projection import own_stream
 
 # Activations that are sums of waves on the whole line: two with Dirac spectra, one Gaussian.
 EXACT = ("sin", "cos", "gaussian")
@@ -117,7 +118,8 @@ def gaussian_waves(num_draws: int, generator: torch.Generator | None) -> Waves:
     Waves
         Independent frequencies; positive ones are enough, as the cosine is even.
     """
-    omega = torch.randn(num_draws, generator=generator, dtype=torch.float64, device="cpu").abs()
+    source = own_stream(generator)
+    omega = torch.randn(num_draws, generator=source, dtype=torch.float64, device="cpu").abs()
     return Waves(omega, torch.stack((torch.ones_like(omega), torch.zeros_like(omega))))
 
 
