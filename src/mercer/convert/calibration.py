@@ -55,8 +55,10 @@ class Batch:
 
     def _argument(self, name: str, model: nn.Module) -> Any:
         """Return what the model gets under a name, by position or by keyword."""
-        bound = inspect.signature(model.forward).bind_partial(*self.args, **self.kwargs)
-        return bound.arguments.get(name, self.kwargs.get(name))
+        by_position = dict(
+            zip(inspect.signature(model.forward).parameters, self.args, strict=False)
+        )
+        return self.kwargs.get(name, by_position.get(name))
 
     def tokens(self, leading: torch.Size, model: nn.Module) -> Tensor | None:
         """Boolean mask of the rows that are not padding, or None where all rows count.

@@ -21,7 +21,10 @@ from .calibration import Batch
 from .linear import is_linear, sizes_of
 
 # Pointwise, though torch does not tag them so.
-_POINTWISE = {"_prelu_kernel", "hardswish", "hardswish_", "log_sigmoid_forward", "mish_"}
+_POINTWISE = {
+    *("_prelu_kernel", "abs_", "gelu_", "hardswish", "hardswish_", "log_sigmoid_forward"),
+    *("masked_fill_", "mish_", "threshold_"),
+}
 _DIVIDES = {"chunk", "glu", "split", "split_with_sizes", "unbind"}
 _VIEWS = {"view", "_unsafe_view", "reshape", "alias", "clone", "detach", "_to_copy", "contiguous"}
 
@@ -219,7 +222,7 @@ def observe(model: nn.Module, batch: Batch) -> tuple[list[Block], list[Skipped]]
         if reason is not None:
             skipped.append(Skipped(name, reason))
             continue
-        second, trace = watch.pairs[name][0]
+        (second, *_), *_ = watch.pairs[name]
         seconds[second] = name
         in_features, hidden = sizes_of(module)
         blocks.append(
@@ -227,7 +230,7 @@ def observe(model: nn.Module, batch: Batch) -> tuple[list[Block], list[Skipped]]
                 name=name,
                 first=name,
                 second=second,
-                activation=_activation_name(name, trace, watch, model),
+                activation=_activation_name(name, watch, model),
                 in_features=in_features,
                 hidden_features=hidden,
                 out_features=sizes_of(model.get_submodule(second))[1],
@@ -243,8 +246,11 @@ def _reached_output(trace: _Trace) -> tuple[str, str]:
     return trace.origin, f"{what} is an output of the model"
 
 
-def _activation_name(name: str, trace: _Trace, watch: _Watch, model: nn.Module) -> str | None:
+def _activation_name(name: str, watch: _Watch, model: nn.Module) -> str | None:
     """Name of the one place that holds a block's activation and no other block's, or None."""
+    trace, *others = {trace for _, trace in watch.pairs[name]}
+    if others:  # it runs with one activation, then with another
+        return None
     if trace.functions:
         parent = name.rpartition(".")[0]
         if isinstance(model.get_submodule(parent), nn.TransformerEncoderLayer):
@@ -287,8 +293,8 @@ def _why_not(
     targets = {second for second, _ in pairs}
     if len(targets) > 1:
         return f"several linear layers follow: {', '.join(sorted(targets))}"
-    second, trace = pairs[0]
-    if not trace.through and not trace.functions:
+    (second,) = targets
+    if not any(trace.through or trace.functions for _, trace in pairs):
         return f"no activation between it and {second}"
     if len(pairs) != watch.calls[name] or watch.calls[second] != len(pairs):
         return f"it and {second} are not always called one after the other"
