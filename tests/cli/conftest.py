@@ -55,6 +55,7 @@ def save_bert(folder, kind="BertModel", **options):
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=64,
+        initializer_range=0.5,  # so that its blocks do something
         **options,
     )
     getattr(transformers, kind)(config).save_pretrained(folder)

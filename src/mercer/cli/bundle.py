@@ -134,6 +134,7 @@ class Bundle:
         start = time.perf_counter()
         keeps = tuple(sorted({*self.curve, self.keep}))
         job = self._job()
+        job.check(keeps)
         environment = describe_environment()
         # Whatever a result depends on; the number of threads changes the last digits.
         inputs = {"versions": environment, "seed": self.seed, **job.inputs}

@@ -14,12 +14,14 @@ _MEASURED = (
     "Times are medians over rounds in which the dense and the bundled model take turns after two "
     "rounds of warming up, so that a change of the machine's pace hits both; the ratio is of the "
     "two medians of the same rounds. R² is the share of the variance of a block's outputs that "
-    "its replacement explains, on calibration rows that were held out of the fit."
+    "its replacement explains, on calibration rows that were held out of the fit. Where blocks "
+    "follow each other, the linear layer that they share counts once in the sum."
 )
 _CLOSED_FORM = (
-    "The fully bundled network: the same architecture, untrained, its hidden layers turned into "
-    "features and its last matrix solved as a ridge regression on one-hot classes. It never saw "
-    "a gradient step."
+    "The fully bundled network: the same depth, widths and activation, but its hidden layers are "
+    "random features that are never trained, and its last matrix is the solution of one ridge "
+    "regression on one-hot classes, with the ridge chosen by generalised cross-validation. It "
+    "was fitted to the same training images as the network above, without a gradient step."
 )
 
 
@@ -65,7 +67,7 @@ def _draw_scores(ax: Any, findings: dict[str, Any]) -> None:
     ax.errorbar(stored, scores, yerr=bars, marker="o", capsize=3, label="bundled", zorder=3)
     for entry, x, y in zip(curve, stored, scores, strict=True):
         ax.annotate(
-            f"{entry['keep']:g}", (x, y), xytext=(4, -11), textcoords="offset points", fontsize=8
+            f"{entry['keep']:g}", (x, y), xytext=(5, -10), textcoords="offset points", fontsize=8
         )
     dense = (curve[0]["model_before"] / scale, factor * findings["dense"]["score"])
     ax.plot(*dense, "s", color="C1", label="dense", zorder=3)
@@ -79,7 +81,7 @@ def _draw_scores(ax: Any, findings: dict[str, Any]) -> None:
     ax.set_xlabel(f"stored numbers [{unit}]")
     ax.set_ylabel(f"{name} [%]" if percent else name)
     ax.margins(x=0.08, y=0.12)
-    ax.legend(loc="lower right")
+    ax.legend(loc="best")
 
 
 def _draw_speed(ax: Any, findings: dict[str, Any]) -> None:
@@ -125,7 +127,7 @@ def _add_blocks(page: Page, findings: dict[str, Any]) -> None:
         "R² of each block's output on held-out calibration rows; 1 is perfect.",
         size=(4.4, 1.5 + 0.24 * max(len(blocks), 3)),
     )
-    columns = ["block", "activation", "in → hidden → out", "features kept"]
+    columns = ["block", "activation", "in→hidden→out", "features kept"]
     columns += ["stored before", "stored after", "R²", "ridge", "seconds"]
     page.table(
         columns,
@@ -133,7 +135,7 @@ def _add_blocks(page: Page, findings: dict[str, Any]) -> None:
             [
                 block["name"],
                 block["activation"],
-                f"{block['in_features']} → {block['hidden_features']} → {block['out_features']}",
+                f"{block['in_features']}→{block['hidden_features']}→{block['out_features']}",
                 block["num_features"],
                 block["stored_before"],
                 block["stored_after"],
@@ -148,7 +150,7 @@ def _add_blocks(page: Page, findings: dict[str, Any]) -> None:
     rows = _grouped(chosen["skipped"])
     if rows:
         page.table(
-            ["left as it is", "layers", "why"],
+            ["layer", "count", "why left as it is"],
             rows,
             caption="Linear layers that start no block; # stands for the numbers of layers that "
             "are alike.",
@@ -163,16 +165,24 @@ def _add_closed_form(page: Page, findings: dict[str, Any]) -> None:
         return
     page.heading("Solved in closed form")
     page.paragraph(_CLOSED_FORM)
+    dense = _chosen(findings)["model_before"]
     page.table(
-        ["model", "gradient steps", "stored", findings["metric"]["name"]],
+        ["model", "numbers stored", "of them fitted", "by", findings["metric"]["name"]],
         [
             [
-                "trained by Adam",
-                "yes",
-                _chosen(findings)["model_before"],
+                "trained",
+                dense,
+                dense,
+                "gradient steps (Adam)",
                 shown_score(findings["dense"]["score"], percent),
             ],
-            ["closed form", "none", solved["stored"], shown_score(solved["score"], percent)],
+            [
+                "closed form",
+                solved["stored"],
+                solved["solved"],
+                f"one solution, {solved['seconds']:.2f} s",
+                shown_score(solved["score"], percent),
+            ],
         ],
     )
 
@@ -215,8 +225,9 @@ def bundle_page(findings: dict[str, Any]) -> Page:
     dense = findings["dense"]["score"]
     page = Page(
         f"Bundled: {findings['model']['name']}",
-        lead="Feed-forward blocks replaced by scalable neural network kernels: a few of each "
-        "block's own neurons as features, and one matrix fitted in closed form. No gradient step.",
+        lead="Feed-forward blocks replaced by scalable neural network kernels: some of each "
+        "block's own neurons as features, and one matrix fitted by ridge regression. No gradient "
+        "step.",
     )
     share = chosen["stored_after"] / chosen["stored_before"]
     page.tiles(
@@ -232,7 +243,9 @@ def bundle_page(findings: dict[str, Any]) -> Page:
     page.heading("Summary")
     header, rows = summary_rows(findings)
     page.table(
-        header, rows, caption=f"Time: {findings['timed']}, {environment['threads']} threads."
+        header,
+        rows,
+        caption=f"Time, dense → bundled: {findings['timed']}, {environment['threads']} threads.",
     )
     page.figure(
         lambda ax: _draw_scores(ax, findings),
@@ -251,7 +264,7 @@ def bundle_page(findings: dict[str, Any]) -> Page:
     page.heading("What was done")
     facts = {
         "model": f"{findings['model']['name']} ({findings['model']['kind']})",
-        **{f"note {i}": note for i, note in enumerate(findings["model"]["notes"], start=1)},
+        **({"notes": " ".join(findings["model"]["notes"])} if findings["model"]["notes"] else {}),
         "data": settings["data"] or findings["data"]["name"],
         "division": findings["data"]["description"],
         "keep": f"{settings['keep']:g}; measured at "

@@ -6,7 +6,7 @@ from typing import Any
 
 def shown_score(value: float, percent: bool) -> str:
     """Return a score as people read it."""
-    return f"{100 * value:.1f} %" if percent else f"{value:.3f}"
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if percent else f"{value:.3f}"
 
 
 def shown_interval(entry: dict[str, Any], dense: float, percent: bool) -> str:
@@ -23,47 +23,48 @@ def speed_up(entry: dict[str, Any], name: str = "bundled") -> float:
     return entry["timing"]["dense"]["median"] / entry["timing"][name]["median"]
 
 
+def shown_times(entry: dict[str, Any], name: str = "bundled") -> str:
+    """Return the medians of the dense model and of an entry in the same rounds."""
+    dense, other = (1000 * entry["timing"][which]["median"] for which in ("dense", name))
+    return f"{dense:.2f} → {other:.2f} ms"
+
+
 def summary_rows(findings: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of the summary: dense, every size, the closed form."""
     metric, curve = findings["metric"], findings["curve"]
-    percent = metric["percent"]
+    percent, dense = metric["percent"], findings["dense"]["score"]
     chosen = next(e for e in curve if e["keep"] == findings["settings"]["keep"])
-    has_cosine = any("cosine" in e["extra"] for e in curve) and metric["name"] != "cosine to dense"
+    solved = findings["closed_form"]
+    has_cosine = "cosine" in chosen["extra"] and metric["name"] != "cosine to dense"
     header = ["model", "stored in blocks", "stored in all", metric["name"]]
     header.append("difference (95 %)" if percent else "95 % interval")
     header += ["cosine to dense"] if has_cosine else []
     header += ["time", "speed"]
-
-    def milliseconds(seconds: float) -> str:
-        return f"{1000 * seconds:.2f} ms"
-
     rows = [
         [
             "dense",
             f"{chosen['stored_before']:,}",
             f"{chosen['model_before']:,}",
-            shown_score(findings["dense"]["score"], percent),
+            shown_score(dense, percent),
             "–",
             *(["1.000"] if has_cosine else []),
-            milliseconds(chosen["timing"]["dense"]["median"]),
+            "–",
             "1.00×",
         ]
     ]
     for entry in curve:
-        saved = " (saved)" if entry is chosen else ""
         rows.append(
             [
-                f"keep {entry['keep']:g}{saved}",
+                f"keep {entry['keep']:g}" + (" (saved)" if entry is chosen else ""),
                 f"{entry['stored_after']:,}",
                 f"{entry['model_after']:,}",
                 shown_score(entry["score"], percent),
-                shown_interval(entry, findings["dense"]["score"], percent),
+                shown_interval(entry, dense, percent),
                 *([f"{entry['extra']['cosine']:.3f}"] if has_cosine else []),
-                milliseconds(entry["timing"]["bundled"]["median"]),
+                shown_times(entry),
                 f"{speed_up(entry):.2f}×",
             ]
         )
-    solved = findings["closed_form"]
     if solved is not None:
         rows.append(
             [
@@ -72,8 +73,8 @@ def summary_rows(findings: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 f"{solved['stored']:,}",
                 shown_score(solved["score"], percent),
                 "–",
-                *([""] if has_cosine else []),
-                milliseconds(solved["timing"]["solved"]["median"]),
+                *(["–"] if has_cosine else []),
+                shown_times(solved, "solved"),
                 f"{speed_up(solved, 'solved'):.2f}×",
             ]
         )
@@ -82,18 +83,22 @@ def summary_rows(findings: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def print_findings(findings: dict[str, Any], out: Path) -> None:
     """Print the summary as a table, and where the results are."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     header, rows = summary_rows(findings)
+    # What fits 80 columns; the intervals and times are on the page.
+    shown = [i for i, name in enumerate(header) if "95 %" not in name and name != "time"]
     name = findings["model"]["name"].encode("utf-8", "replace").decode()
     # Text, not str: square brackets in a name are not markup.
-    table = Table(title=Text(f"{name}, {findings['environment']['threads']} threads"))
-    for i, column in enumerate(header):
-        table.add_column(column, justify="left" if i == 0 else "right")
+    title = Text(f"{name}, {findings['environment']['threads']} threads")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i in shown:
+        table.add_column(header[i], justify="left" if i == 0 else "right")
     for row in rows:
-        table.add_row(*row, style="bold" if "(saved)" in row[0] else None)
+        table.add_row(*(row[i] for i in shown), style="bold" if "(saved)" in row[0] else None)
     console = Console()
     console.print(table)
     where = str(out).encode("utf-8", "replace").decode()

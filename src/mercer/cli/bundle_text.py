@@ -14,7 +14,7 @@ from .errors import UserError
 from .probe import cosines, probe
 from .step_bar import StepBar
 from .steps import Steps
-from .sweep import Subject, sweep
+from .sweep import Subject, refuse_unsuitable, sweep
 from .text_model import TextModel
 
 _LEAST_TEXTS = 16
@@ -246,6 +246,11 @@ class TextJob:
             "labels": [_digest(part or ()) for part in (plan.train_labels, plan.test_labels)],
             "measure": plan.measure,
         }
+
+    def check(self, keeps: Sequence[float]) -> None:
+        """Raise `UserError` where bundling is bound to fail."""
+        batch = self._model.batches(self._plan.calibration[: self._model.batch_size])[0]
+        refuse_unsuitable(self._model.model, batch, keeps)
 
     def run(
         self,

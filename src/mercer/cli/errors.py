@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_MOST = 800  # characters: a model with many layers has as many reasons
+
 
 class UserError(Exception):
     """An error of the user's making, shown as one line; the command exits with code 2."""
@@ -19,4 +21,5 @@ def user_errors(*kinds: type[Exception], prefix: str = "") -> Iterator[None]:
         yield
     except kinds as error:
         paragraph = (str(error).strip() or type(error).__name__).split("\n\n")[0]
-        raise UserError(prefix + " ".join(paragraph.split())) from error
+        text = prefix + " ".join(paragraph.split())
+        raise UserError(text if len(text) <= _MOST else f"{text[:_MOST]} ...") from error

@@ -54,14 +54,23 @@ def finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _bundle(subject: Subject, keep: float, seed: int, show: bool) -> Any:
+def refuse_unsuitable(model: nn.Module, batch: Any, keeps: Sequence[float]) -> None:
+    """Raise before any work is done where bundling would fail for reasons that show at once.
+
+    Raises
+    ------
+    UserError
+        If the model has no block that can be bundled, or a share is too small for one.
+    """
+    _bundle(model, [batch], min(keeps), dry_run=True)
+
+
+def _bundle(model: nn.Module, calibrate: Any, keep: float, **options: Any) -> Any:
     from .. import convert
 
     # What it refuses speaks of the user's model, data or keep.
     with user_errors(ValueError, TypeError, MemoryError, prefix="cannot bundle: "):
-        return convert.bundle(
-            subject.model, subject.calibrate, keep=keep, progress=show, generator=seed
-        )
+        return convert.bundle(model, calibrate, keep=keep, **options)
 
 
 def _blocks(report: Any) -> list[dict[str, Any]]:
@@ -93,7 +102,7 @@ def _bundle_step(
     """
 
     def compute(folder: Path) -> dict[str, Any]:
-        bundled = _bundle(subject, keep, seed, show)
+        bundled = _bundle(subject.model, subject.calibrate, keep, progress=show, generator=seed)
         report = bundled.report
         found = subject.score(bundled.model)
         values = found.pop("values")

@@ -19,6 +19,7 @@ _NO_FIGURES = (
 # Belt and braces: even if markup slipped through, a browser would load and run nothing.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _NUMBER = re.compile(r"[-+−±<>≤≥~]?\s?\d[\d.,]*(e[-+]?\d+)?\s?(%|×|[a-zµ/]{1,4})?|–?")
+_LONG = 24  # characters, from which on a cell is broken into lines
 
 
 def _escape(text: object) -> str:
@@ -30,6 +31,12 @@ def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _column_class(cells: Sequence[str]) -> str:
+    if all(_NUMBER.fullmatch(cell) for cell in cells):
+        return ' class="number"'
+    return ' class="long"' if any(len(cell) > _LONG for cell in cells) else ""
 
 
 class Page:
@@ -114,10 +121,8 @@ class Page:
             if len(row) != len(columns):
                 raise ValueError(f"rows: expected {len(columns)} cells a row, got {len(row)}")
         cells = [[_cell(value) for value in row] for row in rows]
-        kinds = [
-            ' class="number"' if all(_NUMBER.fullmatch(row[i]) for row in cells) else ""
-            for i in range(len(columns))
-        ]
+        # The first column names the rows, also where the names are numbers.
+        kinds = ["", *(_column_class([row[i] for row in cells]) for i in range(1, len(columns)))]
         head = "".join(
             f'<th scope="col"{kind}>{_escape(name)}</th>'
             for name, kind in zip(columns, kinds, strict=True)
@@ -130,11 +135,12 @@ class Page:
             + "</tr>"
             for row in cells
         )
-        label = f' aria-label="{_escape(caption)}"' if caption else ""
-        caption_html = f"<caption>{_escape(caption)}</caption>" if caption else ""
+        label = _escape(caption or ", ".join(columns))
+        # The caption stands outside what scrolls, so that it is never cut off.
         self._add(
             "table",
-            f'<div class="scroll" role="region" tabindex="0"{label}><table>{caption_html}'
+            (f'<p class="caption">{_escape(caption)}</p>\n' if caption else "")
+            + f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table>'
             f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>",
         )
 
