@@ -27,23 +27,6 @@ def _identity(z: Tensor) -> Tensor:
     return z
 
 
-# Named functions, not lambdas: modules that hold one must pickle (joblib).
-def _gaussian(z: Tensor) -> Tensor:
-    return torch.exp(-z.square() / 2)
-
-
-def _gelu_tanh(z: Tensor) -> Tensor:
-    return F.gelu(z, approximate="tanh")
-
-
-def _quick_gelu(z: Tensor) -> Tensor:
-    return z * torch.sigmoid(1.702 * z)
-
-
-def _identity(z: Tensor) -> Tensor:
-    return z
-
-
 _BY_NAME: dict[str, Callable[[Tensor], Tensor]] = {
     "celu": F.celu,
     "elu": F.elu,
