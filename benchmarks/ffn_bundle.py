@@ -3,9 +3,9 @@
 Each of MiniLM's six blocks (384 -> 1,536 -> 384, GELU) on the activations that reach it in the
 dense model, for SST-2 sentences: fitted on the tokens of some sentences, R2 (mean over outputs)
 on the tokens of others. Peers of the same stored size: structured magnitude pruning (neurons by
-|incoming| |outgoing|), the same with torch's own `torch.nn.utils.prune` order (incoming only),
-truncated SVD of both matrices, and blind features act(Gx + c) with the same ridge. Time: 2,048
-tokens, interleaved medians.
+|incoming| |outgoing|), as it is and with the same ridge regression after it, truncated SVD of
+both matrices, and blind features act(Gx + c) with the same ridge. Time: 2,048 tokens,
+interleaved medians.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mercer.cli.environment import describe_environment
 from mercer.cli.timing import interleaved
 from mercer.convert import bundle
+from mercer.linalg import StreamingRidge
 
 KEEPS = (0.5, 0.25)
 
@@ -39,10 +40,10 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return made
 
 
-def pruned(block: nn.Sequential, keep: float, outgoing: bool) -> nn.Sequential:
+def pruned(block: nn.Sequential, keep: float) -> nn.Sequential:
     """Keep the neurons of the largest weights, without a refit."""
     first, act, second = block
-    size = first.weight.norm(dim=1) * (second.weight.norm(dim=0) if outgoing else 1)
+    size = first.weight.norm(dim=1) * second.weight.norm(dim=0)
     count = int(
         (keep * stored(block) - len(second.bias)) / (first.in_features + 1 + second.out_features)
     )
@@ -52,6 +53,16 @@ def pruned(block: nn.Sequential, keep: float, outgoing: bool) -> nn.Sequential:
         act,
         linear(second.weight[:, kept], second.bias),
     )
+
+
+def refitted(block: nn.Sequential, smaller: nn.Sequential, x: Tensor) -> nn.Sequential:
+    """Solve the second matrix of a pruned block anew, with the ridge that bundling uses."""
+    hidden = smaller[:2]
+    moments = StreamingRidge(smaller[2].in_features, smaller[2].out_features)
+    for rows in x.split(4096):
+        moments.update(hidden(rows), block(rows))
+    found = moments.solve()
+    return nn.Sequential(*hidden, linear(found.weight, found.bias))
 
 
 def truncated(block: nn.Sequential, keep: float) -> nn.Sequential:
@@ -78,8 +89,8 @@ def methods(block: nn.Sequential, fit: Tensor, keep: float) -> dict[str, nn.Modu
         "SNNK, k-DPP": bundled(projection="dpp"),
         "SNNK, leverage + affine": bundled(affine=True),
         "blind orthogonal": bundled(projection="orthogonal"),
-        "magnitude (in x out)": pruned(block, keep, outgoing=True),
-        "magnitude (in)": pruned(block, keep, outgoing=False),
+        "magnitude + same ridge": refitted(block, pruned(block, keep), fit),
+        "magnitude pruning": pruned(block, keep),
         "truncated SVD": truncated(block, keep),
     }
 
