@@ -60,7 +60,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A linear layer that starts no block, and why."""
+    """A linear layer that starts no block, and why.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the model.
+    reason : str
+        Why not.
+    """
 
     name: str
     reason: str
