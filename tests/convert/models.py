@@ -1,4 +1,4 @@
-"""Tiny models with random numbers, and what they are called with."""
+"""Tiny models with random numbers, what they are called with, and how tests look at them."""
 
 import math
 from itertools import pairwise
@@ -7,6 +7,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+
+CHOOSE = ["leverage", "greedy", "dpp"]
+DRAW = ["orthogonal", "gaussian", "hadamard", "sobol"]
+WAYS = [
+    (features, projection)
+    for features in ("neuron", "universal", "arc_cosine")
+    for projection in ([*CHOOSE, *DRAW] if features == "neuron" else DRAW)
+]
+every_way = pytest.mark.parametrize(("features", "projection"), WAYS)
+with_affine = pytest.mark.parametrize("affine", [False, True])
 
 VOCABULARY = 40
 SIZES = {
@@ -45,8 +55,8 @@ def chain(*widths: int, activation: Any = nn.Tanh, dtype: torch.dtype = torch.fl
     """Make Linear -> activation -> ... -> Linear of given widths."""
     layers: list[nn.Module] = []
     for wide, narrow in pairwise(widths):
-        layers += [nn.Linear(wide, narrow, dtype=dtype), activation()]
-    return nn.Sequential(*layers[:-1])
+        layers += [nn.Linear(wide, narrow), activation()]
+    return nn.Sequential(*layers[:-1]).to(dtype)
 
 
 def inputs(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
@@ -99,3 +109,38 @@ class Functional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.function(self.up(x)))
+
+
+def numbers(*modules: nn.Module) -> int:
+    """Numbers in parameters and persistent buffers, shared ones once."""
+    tensors = {
+        tensor.data_ptr(): tensor for module in modules for tensor in module.state_dict().values()
+    }
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@torch.no_grad()
+def seen_by(model: nn.Module, name: str, *args, **kwargs) -> tuple[Tensor, Tensor]:
+    """What a module gets and gives when the model runs in evaluation mode, all calls as rows."""
+    found: list[tuple[Tensor, Tensor]] = []
+    module = model.get_submodule(name)
+    hook = module.register_forward_hook(lambda m, x, y: found.append((x[0].clone(), y.clone())))
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        model(*args, **kwargs)
+    finally:
+        hook.remove()
+        torch.backends.mha.set_fastpath_enabled(fused)
+    before, after = zip(*found, strict=True)
+    return torch.cat([x.flatten(0, -2) for x in before]), torch.cat(
+        [y.flatten(0, -2) for y in after]
+    )

@@ -212,6 +212,11 @@ def _drawn_map(
         seen = reaching(model, block, calibration.batches[0], calibration)
         x = torch.cat([each.x for each in seen]).float()  # (n, in)
         z = F.linear(x, weight.float(), None if bias is None else bias.float())  # (n, hidden)
+        if not bool(z.isfinite().all()):
+            raise ValueError(
+                f"features: what reaches block {block.name!r} overflows; universal features "
+                "suit inputs of norm about 1, above that they grow exponentially"
+            )
         norms = (float(x.norm(dim=-1).median()), float(weight.float().norm(dim=-1).median()))
         more["norms"] = tuple(max(norm, 1e-6) for norm in norms)
         more["domain"] = max(float(z.abs().amax()), 1.0)
