@@ -263,6 +263,30 @@ def test_names_and_texts_with_markup_are_shown_as_they_are(tiny_bert, films, tmp
     assert "<script" not in text
 
 
+def test_a_decoder_without_padding_token(tiny_bert, films, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    folder = shutil.copytree(tiny_bert, tmp_path / "gpt")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "[SEP]"}))
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=60, n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.5
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    out = tmp_path / "out"
+    code, _, errors = run(
+        "bundle", folder, "--data", films, "--curve", "--out", out, *THREADS, "--max-length", 16
+    )
+    assert (code, errors) == (0, "")
+    report = report_of(out)
+    assert len(report["curve"][0]["blocks"]) == 2
+    assert report["curve"][0]["reload"]["identical"]
+    assert report["model"]["kind"] == "GPT2LMHeadModel"  # its head is kept
+    assert convert.load(out / "model").lm_head.weight.shape == (60, 32)
+    assert ["padding token" in note for note in report["model"]["notes"]] == [True]
+
+
 def test_gated_blocks_are_named(tiny_bert, films, tmp_path):
     transformers = pytest.importorskip("transformers")
     folder = shutil.copytree(tiny_bert, tmp_path / "llama")

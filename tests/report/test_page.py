@@ -9,8 +9,8 @@ import pytest
 
 from mercer.report import Page
 
-EVIL = """<script>alert("1")</script> & 'two' </title></style><img src="http://x.y/z">"""
-VOID = {"meta", "img", "source", "link", "br"}
+EVIL = """<script>alert("1")</script> & 'two' </title></style><img src="http://host/z">"""
+VOID = {"wbr", "meta", "img", "source", "link", "br"}
 
 
 class Outline(HTMLParser):
@@ -94,6 +94,14 @@ def test_numbers_are_flush_right_with_thousands():
     assert '<td class="number">1.2 ms</td><td>1 of 2 rows</td>' in text
     with pytest.raises(ValueError, match="rows: expected 5 cells a row, got 1"):
         page.table(["a"] * 5, [["x"]])
+
+
+def test_long_names_may_break_after_dots_only():
+    page = Page("t")
+    page.table(["name", "why"], [["encoder.layer.0.output.dense", "no"], ["1.5", "<a.b>" * 8]])
+    text = page.to_html()
+    assert '<td class="long">encoder.<wbr>layer.<wbr>0.<wbr>output.<wbr>dense</td>' in text
+    assert "&lt;a.<wbr>b&gt;" in text
 
 
 def test_without_matplotlib_the_page_says_so_once(monkeypatch):

@@ -149,6 +149,7 @@ class Bundle:
         findings = {
             "command": "bundle",
             "settings": {
+                "model": self.model,
                 "keep": self.keep,
                 "curve": keeps,
                 "seed": self.seed,

@@ -128,12 +128,13 @@ class DigitsJob:
             "model": {
                 "name": "digits",
                 "kind": "multilayer perceptron 64-256-256-10, GELU",
-                "notes": [f"Trained for {EPOCHS} epochs by Adam on {len(split.train)} images."],
+                "notes": [f"Trained for {EPOCHS} epochs by Adam on {len(split.train):,} images."],
             },
             "data": {
                 "name": "scikit-learn's handwritten digits",
-                "description": f"1,797 images of 8 × 8 pixels, split by class: {len(split.train)} "
-                f"to train, {len(split.calibration)} more to calibrate, {len(split.test)} to test",
+                "description": "1,797 images of 8 × 8 pixels, split by class: "
+                f"{len(split.train):,} to train, {len(split.calibration)} more to calibrate, "
+                f"{len(split.test)} to test",
                 "calibration": len(split.train) + len(split.calibration),
                 "test": len(split.test),
             },

@@ -263,7 +263,7 @@ def bundle_page(findings: dict[str, Any]) -> Page:
     _add_use(page, findings)
     page.heading("What was done")
     facts = {
-        "model": f"{findings['model']['name']} ({findings['model']['kind']})",
+        "model": f"{settings['model']} ({findings['model']['kind']})",
         **({"notes": " ".join(findings["model"]["notes"])} if findings["model"]["notes"] else {}),
         "data": settings["data"] or findings["data"]["name"],
         "division": findings["data"]["description"],

@@ -96,7 +96,7 @@ def print_findings(findings: dict[str, Any], out: Path) -> None:
     title = Text(f"{name}, {findings['environment']['threads']} threads")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i in shown:
-        table.add_column(header[i], justify="left" if i == 0 else "right")
+        table.add_column(header[i], justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(row[i] for i in shown), style="bold" if "(saved)" in row[0] else None)
     console = Console()

@@ -234,7 +234,8 @@ class TextJob:
         max_evaluation: int,
         seed: int,
     ) -> None:
-        self._name, self._model, self._data, self._seed = name, text_model, data, seed
+        self._model, self._data, self._seed = text_model, data, seed
+        self._name = Path(name).resolve().name if Path(name).is_dir() else name
         plan = plan_texts(data, text_model.has_classes, max_calibration, max_evaluation, seed)
         self._plan = plan
         self._scores = _Scores(text_model, plan)
@@ -267,8 +268,7 @@ class TextJob:
         example = self._model.example(self._plan.test, tokens)
 
         def forward(module: nn.Module) -> Tensor:
-            result = module(**example)
-            return result.logits if hasattr(result, "logits") else result.last_hidden_state
+            return module(**example)[0]  # hidden states, or the scores of a head
 
         def save(bundled: Any, folder: Path) -> None:
             bundled.save_pretrained(folder)
@@ -285,9 +285,9 @@ class TextJob:
         )
         curve, saved = sweep(subject, keeps, keep, self._seed, steps, bar)
         metric, description = _METRICS[self._plan.measure]
-        parts = f"{len(self._plan.calibration)} to calibrate"
-        parts += f", {len(self._plan.train)} to train a probe" if self._plan.train else ""
-        parts += f", {len(self._plan.test)} to test"
+        parts = f"{len(self._plan.calibration):,} to calibrate"
+        parts += f", {len(self._plan.train):,} to train a probe" if self._plan.train else ""
+        parts += f", {len(self._plan.test):,} to test"
         columns = f"; texts from column {self._data.text_column}" if self._data.text_column else ""
         columns += (
             f", labels from column {self._data.label_column}" if self._data.label_column else ""
@@ -300,7 +300,7 @@ class TextJob:
                 "notes": list(self._model.notes),
             },
             "data": {
-                "description": f"{len(self._data)} texts: {parts}{columns}{repeated}",
+                "description": f"{len(self._data):,} texts: {parts}{columns}{repeated}",
                 "calibration": len(self._plan.calibration),
                 "test": len(self._plan.test),
             },

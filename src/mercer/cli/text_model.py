@@ -144,8 +144,7 @@ def _identity(where: str, config: Any) -> str:
 def load_text_model(name: str, max_length: int, batch_size: int) -> TextModel:
     """Load a model and its tokenizer with transformers.
 
-    A model saved with a head for sequence classification keeps it; of every other model the
-    body is loaded, which gives embeddings.
+    A model that was saved with a head keeps it; embeddings come from its body.
 
     Parameters
     ----------
@@ -187,14 +186,12 @@ def load_text_model(name: str, max_length: int, batch_size: int) -> TextModel:
     if tokenizer is None or not callable(tokenizer):
         raise UserError(f"MODEL: {name} has no tokenizer; the command takes text models")
     named = (getattr(config, "architectures", None) or [""])[0]
-    auto = (
-        transformers.AutoModelForSequenceClassification
-        if named.endswith("ForSequenceClassification")
-        else transformers.AutoModel
-    )
+    found = getattr(transformers, named, None)
+    is_model = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    kind: Any = found if is_model else transformers.AutoModel
     with user_errors(*kinds, prefix=f"MODEL: cannot load {name}: "):
         # Only safetensors: the older form of weights is a pickle.
-        model, info = auto.from_pretrained(
+        model, info = kind.from_pretrained(
             where, use_safetensors=True, output_loading_info=True, **options
         )
     notes = []

@@ -33,10 +33,15 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _column_class(cells: Sequence[str]) -> str:
-    if all(_NUMBER.fullmatch(cell) for cell in cells):
+def _column_class(cells: Sequence[str], index: int) -> str:
+    if index and all(_NUMBER.fullmatch(cell) for cell in cells):
         return ' class="number"'
     return ' class="long"' if any(len(cell) > _LONG for cell in cells) else ""
+
+
+def _breakable(text: str) -> str:
+    """Escape, and allow a line to end after the dots of a long name."""
+    return re.sub(r"\.(?=\w)", ".<wbr>", _escape(text))
 
 
 class Page:
@@ -121,8 +126,8 @@ class Page:
             if len(row) != len(columns):
                 raise ValueError(f"rows: expected {len(columns)} cells a row, got {len(row)}")
         cells = [[_cell(value) for value in row] for row in rows]
-        # The first column names the rows, also where the names are numbers.
-        kinds = ["", *(_column_class([row[i] for row in cells]) for i in range(1, len(columns)))]
+        # The first column names the rows, flush left also where the names are numbers.
+        kinds = [_column_class([row[i] for row in cells], i) for i in range(len(columns))]
         head = "".join(
             f'<th scope="col"{kind}>{_escape(name)}</th>'
             for name, kind in zip(columns, kinds, strict=True)
@@ -130,7 +135,8 @@ class Page:
         body = "\n".join(
             "<tr>"
             + "".join(
-                f"<td{kind}>{_escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)
+                f"<td{kind}>{_breakable(cell) if 'long' in kind else _escape(cell)}</td>"
+                for cell, kind in zip(row, kinds, strict=True)
             )
             + "</tr>"
             for row in cells

@@ -63,8 +63,8 @@ dd { margin: 0; }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
 }
 figure { margin: 0; min-width: 0; }
-figure img { display: block; width: 100%; max-width: 36rem; height: auto; }
-figcaption { color: var(--soft); font-size: .875rem; margin-top: .3rem; max-width: 36rem; }
+figure img { display: block; width: 100%; max-width: 31rem; height: auto; }
+figcaption { color: var(--soft); font-size: .875rem; margin-top: .3rem; max-width: 31rem; }
 pre {
   background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
   padding: .8rem 1rem; white-space: pre-wrap; font-size: .875rem; line-height: 1.45;
