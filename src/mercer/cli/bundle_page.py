@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from ..report import Page
-from .bundle_table import shown_interval, shown_score, speed_up, summary_rows
+from .bundle_table import shown_interval, shown_score, shown_threads, speed_up, summary_rows
 
 _NUMBER = re.compile(r"(?<![^.\W])\d+(?![^.\W])")  # a whole part of a dotted name
 _MEASURED = (
@@ -245,7 +245,7 @@ def bundle_page(findings: dict[str, Any]) -> Page:
     page.table(
         header,
         rows,
-        caption=f"Time, dense → bundled: {findings['timed']}, {environment['threads']} threads.",
+        caption=f"Time, dense → bundled: {findings['timed']}, {shown_threads(findings)}.",
     )
     page.figure(
         lambda ax: _draw_scores(ax, findings),
@@ -255,7 +255,7 @@ def bundle_page(findings: dict[str, Any]) -> Page:
     )
     page.figure(
         lambda ax: _draw_speed(ax, findings),
-        f"Speed against the dense model: {findings['timed']}, {environment['threads']} threads, "
+        f"Speed against the dense model: {findings['timed']}, {shown_threads(findings)}, "
         "median of interleaved rounds.",
     )
     _add_blocks(page, findings)

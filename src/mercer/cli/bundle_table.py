@@ -4,6 +4,12 @@ from pathlib import Path
 from typing import Any
 
 
+def shown_threads(findings: dict[str, Any]) -> str:
+    """Return the number of threads in words."""
+    count = findings["environment"]["threads"]
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
 def shown_score(value: float, percent: bool) -> str:
     """Return a score as people read it."""
     return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if percent else f"{value:.3f}"
@@ -93,7 +99,7 @@ def print_findings(findings: dict[str, Any], out: Path) -> None:
     shown = [i for i, name in enumerate(header) if "95 %" not in name and name != "time"]
     name = findings["model"]["name"].encode("utf-8", "replace").decode()
     # Text, not str: square brackets in a name are not markup.
-    title = Text(f"{name}, {findings['environment']['threads']} threads")
+    title = Text(f"{name}, {shown_threads(findings)}")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i in shown:
         table.add_column(header[i], justify="left" if i == 0 else "right", no_wrap=i == 0)
