@@ -56,7 +56,9 @@ class TestExact:
         hidden, _ = seen_by(net, "2", x)
         hidden = hidden - hidden.mean(0)
         gram, weight = hidden.mT @ hidden, net[2].weight.detach()
-        taken = used * torch.linalg.solve(gram + used * torch.eye(24), weight, left=False)
+        taken = used * torch.linalg.solve(
+            gram + used * torch.eye(24, dtype=torch.float64), weight, left=False
+        )
         found = weight - bundled.model[2].weight.detach()
         torch.testing.assert_close(found, taken, rtol=0, atol=1e-9)
         assert used == ridge or float(taken.abs().max()) < 1e-7
