@@ -356,3 +356,11 @@ def test_dtype_that_is_none_is_refused(dtype):
     config = {"class": "features._Thing", "dtype": dtype, "config": {"size": 2}}
     with pytest.raises(ValueError, match=r"config: .* is not a dtype of torch"):
         Saveable.build(config)
+
+
+def test_files_are_as_readable_as_the_umask_says(tmp_path):
+    (tmp_path / "plain").touch()
+    expected = (tmp_path / "plain").stat().st_mode
+    save_state(tmp_path / "saved", {"class": "x"}, {"a": torch.ones(2)})
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        assert (tmp_path / "saved" / name).stat().st_mode == expected

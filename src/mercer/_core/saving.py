@@ -60,6 +60,8 @@ def write_folder(folder: str | os.PathLike[str], files: dict[str, Callable[[Path
         for name, write in files.items():
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             write(aside / name)
+            # Readable by whom the umask says; safetensors writes for the owner alone.
+            (aside / name).chmod(aside.stat().st_mode & 0o666)
         if not target.exists():
             aside.rename(target)
         else:
