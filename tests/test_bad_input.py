@@ -1,0 +1,435 @@
+"""Bad input over the public functions: the documented type of error, and the argument by name."""
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mercer
+from mercer.convert import bundle, load, solve
+from mercer.datasets import find, read_texts, sst2
+from mercer.features import (
+    ArcCosineFeatures,
+    FeatureMap,
+    HadamardProjection,
+    NeuronFeatures,
+    UniversalFeatures,
+    WithInput,
+    hadamard_transform,
+    make_projection,
+)
+from mercer.linalg import (
+    StreamingMoments,
+    StreamingRidge,
+    pivoted_cholesky,
+    projection_dpp,
+    ridge_leverage_scores,
+    sample_kdpp,
+)
+from mercer.nn import SNNK, select_neurons
+
+NET = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3))
+BLOCKLESS = nn.Sequential(nn.Linear(4, 32), nn.LayerNorm(32), nn.Linear(32, 3))  # no block in it
+X, Y = torch.linspace(-1, 1, 80).reshape(20, 4), torch.arange(20) % 3
+LINEAR = nn.Linear(4, 8)
+PSD = torch.eye(5)
+NAN = X.clone()
+NAN[3, 2] = math.nan
+INFINITE = X.clone()
+INFINITE[3, 2] = math.inf
+
+
+def as_parameter(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    return value.__name__ if callable(value) and hasattr(value, "__name__") else repr(value)[:40]
+
+
+def rows(function: Any, good: dict[str, Any], *bad: tuple[dict[str, Any], type, str]) -> list:
+    """Make a row of each change to good arguments, with the error and the argument it names."""
+    return [
+        pytest.param(
+            function,
+            {**good, **changes},
+            error,
+            name,
+            id=f"{function.__qualname__}-"
+            + "-".join(f"{key}={as_parameter(value)}" for key, value in changes.items()),
+        )
+        for changes, error, name in bad
+    ]
+
+
+def ridge_with(features: Any, targets: Any) -> StreamingRidge:
+    return StreamingRidge(4, 2).update(features, targets)
+
+
+def moments_with(features: Any, targets: Any, weights: Any = None) -> StreamingMoments:
+    return StreamingMoments(4, 2).update(features, targets, weights)
+
+
+def solved_ridge(ridge: Any) -> Any:
+    return StreamingRidge(4, 4).update(X, X).solve(ridge)
+
+
+def ridge_without_rows(ridge: float = 1.0) -> Any:
+    return StreamingRidge(4, 4).solve(ridge)
+
+
+def merged_ridge(other: Any) -> Any:
+    return StreamingRidge(4, 4).merge(other)
+
+
+def ridge_subset(indices: Any) -> Any:
+    return StreamingRidge(4, 4).update(X, X).subset(indices)
+
+
+def memory_budget(value: Any) -> None:
+    with mercer.config.override(memory_budget=value):
+        pass
+
+
+def read_text(
+    tmp_path: Any, text: str = "a\tb\nc\td\n", name: str = "f.tsv", **options: Any
+) -> Any:
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8")
+    return read_texts(file, **options)
+
+
+def dual(weight: Any, bias: Any = None) -> Tensor:
+    return UniversalFeatures("relu", 4, 8, generator=0).dual(weight, bias)
+
+
+def forward(x: Any) -> Tensor:
+    return SNNK(4, 3, num_features=8, generator=0)(x)
+
+
+def absorbed(linear: Any) -> SNNK:
+    return SNNK(4, 8, num_features=8, generator=0).bundle(linear)
+
+
+CASES = [
+    *rows(
+        bundle,
+        {"model": NET, "calibrate": X},
+        ({"model": "bert"}, TypeError, "model"),
+        ({"model": NET.to("cpu").state_dict()}, TypeError, "model"),
+        ({"model": nn.Linear(4, 2, device="meta")}, ValueError, "model"),
+        ({"calibrate": None}, TypeError, "calibrate"),
+        ({"calibrate": "texts.tsv"}, TypeError, "calibrate"),
+        ({"calibrate": ["a film"]}, TypeError, "calibrate"),
+        ({"calibrate": []}, ValueError, "calibrate"),
+        ({"calibrate": X[:0]}, ValueError, "calibrate"),
+        ({"calibrate": torch.tensor(3.0)}, ValueError, "calibrate"),
+        ({"calibrate": NAN}, ValueError, "calibrate"),
+        ({"calibrate": INFINITE}, ValueError, "calibrate"),
+        ({"calibrate": [{"x": "text"}]}, ValueError, "calibrate"),
+        ({"keep": 0}, ValueError, "keep"),
+        ({"keep": 1.5}, ValueError, "keep"),
+        ({"keep": math.nan}, ValueError, "keep"),
+        ({"keep": "half"}, TypeError, "keep"),
+        ({"keep": True}, TypeError, "keep"),
+        ({"keep": 1e-3}, ValueError, "keep"),
+        ({"where": "("}, ValueError, "where"),
+        ({"where": "encoder"}, ValueError, "where"),
+        ({"where": 7}, TypeError, "where"),
+        ({"model": BLOCKLESS}, ValueError, "where"),
+        ({"features": "fourier"}, ValueError, "features"),
+        ({"features": None}, TypeError, "features"),
+        ({"projection": "random"}, ValueError, "projection"),
+        ({"projection": 3}, TypeError, "projection"),
+        ({"features": "universal", "projection": "leverage"}, ValueError, "projection"),
+        ({"ridge": -1}, ValueError, "ridge"),
+        ({"ridge": "loo"}, ValueError, "ridge"),
+        ({"ridge": None}, TypeError, "ridge"),
+        ({"generator": "seed"}, TypeError, "generator"),
+    ),
+    *rows(
+        solve,
+        {"model": NET, "X": X, "y": Y},
+        ({"model": None}, TypeError, "model"),
+        ({"model": BLOCKLESS}, ValueError, "model"),
+        ({"X": X.tolist()}, TypeError, "X"),
+        ({"X": X.long()}, TypeError, "X"),
+        ({"X": X[0]}, ValueError, "X"),
+        ({"X": NAN}, ValueError, "X"),
+        ({"y": Y.tolist()}, TypeError, "y"),
+        ({"y": Y[:7]}, ValueError, "y"),
+        ({"y": Y + 1}, ValueError, "y"),
+        ({"y": Y - 1}, ValueError, "y"),
+        ({"y": X}, ValueError, "y"),
+        ({"y": NAN[:, :3]}, ValueError, "y"),
+        ({"ridge": -0.1}, ValueError, "ridge"),
+        ({"features": "rbf"}, ValueError, "features"),
+        ({"projection": "leverage"}, ValueError, "projection"),
+        ({"projection": "own", "num_features": 3}, ValueError, "projection"),
+        ({"num_features": 0}, ValueError, "num_features"),
+        ({"num_features": 2.5}, TypeError, "num_features"),
+        ({"generator": 1.5}, TypeError, "generator"),
+    ),
+    *rows(
+        load,
+        {"folder": "nowhere"},
+        ({}, FileNotFoundError, "folder"),
+        ({"model": "bert"}, TypeError, "model"),
+    ),
+    *rows(
+        SNNK,
+        {"in_features": 4, "out_features": 3, "num_features": 8},
+        ({"in_features": 0}, ValueError, "in_features"),
+        ({"in_features": 4.0}, TypeError, "in_features"),
+        ({"out_features": -1}, ValueError, "out_features"),
+        ({"num_features": 0}, ValueError, "num_features"),
+        ({"num_features": 7}, ValueError, "num_features"),
+        ({"num_features": True}, TypeError, "num_features"),
+        ({"activation": "gelo"}, ValueError, "activation"),
+        ({"activation": 3}, TypeError, "activation"),
+        ({"activation": nn.Softmax(-1)}, ValueError, "activation"),
+        ({"activation": nn.PReLU()}, ValueError, "activation"),
+        ({"features": "fourier"}, ValueError, "features"),
+        ({"features": ArcCosineFeatures(5, 8, generator=0)}, ValueError, "features"),
+        ({"projection": "leverage"}, ValueError, "projection"),
+        ({"generator": "seed"}, TypeError, "generator"),
+    ),
+    *rows(
+        SNNK.from_linear,
+        {"linear": LINEAR, "activation": "relu", "num_features": 6},
+        ({"linear": nn.Conv1d(4, 8, 1)}, TypeError, "linear"),
+        ({"num_features": 0}, ValueError, "num_features"),
+        ({"num_features": 3}, ValueError, "num_features"),
+        ({"calibrate": 3}, TypeError, "calibrate"),
+        ({"calibrate": NAN}, ValueError, "calibrate"),
+        ({"calibrate": X[:, :3]}, ValueError, "calibrate"),
+        ({"calibrate": X[:0]}, ValueError, "calibrate"),
+        ({"features": "neuron"}, ValueError, "calibrate"),
+        ({"projection": "leverage"}, ValueError, "projection"),
+        (
+            {"features": "neuron", "projection": "dpp", "calibrate": X, "num_features": 9},
+            ValueError,
+            "num_features",
+        ),
+        ({"calibrate": X, "ridge": -1.0}, ValueError, "ridge"),
+        ({"calibrate": X, "ridge": "best"}, ValueError, "ridge"),
+    ),
+    *rows(forward, {}, ({"x": X[:, :3]}, ValueError, "x")),
+    *rows(
+        absorbed,
+        {},
+        ({"linear": nn.ReLU()}, TypeError, "linear"),
+        ({"linear": nn.Linear(7, 2)}, ValueError, "linear"),
+    ),
+    *rows(
+        select_neurons,
+        {"covariance": PSD, "num_features": 2},
+        ({"covariance": PSD.tolist()}, TypeError, "covariance"),
+        ({"covariance": X}, ValueError, "covariance"),
+        ({"covariance": -PSD}, ValueError, "covariance"),
+        ({"covariance": NAN[:4]}, ValueError, "covariance"),
+        ({"num_features": 0}, ValueError, "num_features"),
+        ({"num_features": 6}, ValueError, "num_features"),
+        ({"method": "random"}, ValueError, "method"),
+        ({"output_weight": torch.ones(3, 4)}, ValueError, "output_weight"),
+        ({"ridge": -1}, ValueError, "ridge"),
+        ({"method": "dpp", "generator": "seed"}, TypeError, "generator"),
+    ),
+    *rows(
+        UniversalFeatures,
+        {"activation": "gelu", "in_features": 4, "num_features": 8},
+        ({"activation": "gelo"}, ValueError, "activation"),
+        ({"activation": lambda z: z.sum()}, ValueError, "activation"),
+        ({"activation": lambda z: 1 / z}, ValueError, "activation"),
+        ({"in_features": 0}, ValueError, "in_features"),
+        ({"num_features": 7}, ValueError, "num_features"),
+        ({"domain": 0.0}, ValueError, "domain"),
+        ({"domain": math.inf}, ValueError, "domain"),
+        ({"draw": "random"}, ValueError, "kind"),
+        ({"norms": (0.0, 1.0)}, ValueError, "norms"),
+        ({"norms": 1.0}, ValueError, "norms"),
+        ({"generator": [1]}, TypeError, "generator"),
+    ),
+    *rows(
+        dual,
+        {},
+        ({"weight": torch.ones(2, 3)}, ValueError, "weight"),
+        ({"weight": torch.ones(4)}, ValueError, "weight"),
+        ({"weight": torch.ones(2, 4), "bias": torch.ones(3)}, ValueError, "bias"),
+    ),
+    *rows(
+        ArcCosineFeatures,
+        {"in_features": 4, "num_features": 8},
+        ({"in_features": -1}, ValueError, "in_features"),
+        ({"num_features": 0}, ValueError, "num_features"),
+        ({"order": 3}, ValueError, "order"),
+        ({"order": 1.0}, TypeError, "order"),
+    ),
+    *rows(
+        NeuronFeatures,
+        {"weight": torch.ones(3, 4), "bias": torch.ones(3), "activation": "relu"},
+        ({"weight": [[1.0]]}, TypeError, "weight"),
+        ({"weight": torch.ones(4)}, ValueError, "weight"),
+        ({"weight": torch.ones(0, 4), "bias": None}, ValueError, "weight"),
+        ({"weight": NAN, "bias": None}, ValueError, "weight"),
+        ({"bias": torch.ones(2)}, ValueError, "bias"),
+        ({"bias": torch.full((3,), math.inf)}, ValueError, "bias"),
+        ({"activation": "rilu"}, ValueError, "activation"),
+    ),
+    *rows(
+        NeuronFeatures.random,
+        {"in_features": 4, "num_features": 8, "activation": "relu"},
+        ({"in_features": 0}, ValueError, "in_features"),
+        ({"num_features": "8"}, TypeError, "num_features"),
+    ),
+    *rows(WithInput, {}, ({"features": nn.Linear(4, 4)}, TypeError, "features")),
+    *rows(FeatureMap.build, {}, ({"config": {"class": "os.system"}}, ValueError, "config")),
+    *rows(
+        make_projection,
+        {"kind": "gaussian", "num_rows": 4, "in_features": 3},
+        ({"kind": "uniform"}, ValueError, "kind"),
+        ({"num_rows": 0}, ValueError, "num_rows"),
+        ({"in_features": 0}, ValueError, "in_features"),
+        ({"kind": "sobol", "in_features": 30000}, ValueError, "in_features"),
+        ({"generator": "seed"}, TypeError, "generator"),
+    ),
+    *rows(
+        HadamardProjection,
+        {"num_rows": 4, "in_features": 3},
+        ({"num_rows": 0}, ValueError, "num_rows"),
+    ),
+    *rows(hadamard_transform, {}, ({"x": torch.ones(2, 3)}, ValueError, "x")),
+    *rows(
+        ridge_leverage_scores,
+        {"matrix": PSD, "ridge": 1.0},
+        ({"matrix": None}, TypeError, "matrix"),
+        ({"matrix": X}, ValueError, "matrix"),
+        ({"matrix": torch.full((3, 3), math.nan)}, ValueError, "matrix"),
+        ({"matrix": torch.ones(3, 3).triu()}, ValueError, "matrix"),
+        ({"ridge": -1.0}, ValueError, "ridge"),
+        ({"ridge": "gcv"}, TypeError, "ridge"),
+        ({"matrix": None, "factor": NAN}, ValueError, "factor"),
+    ),
+    *rows(
+        pivoted_cholesky,
+        {"columns": PSD, "rank": 2},
+        ({"columns": "matrix"}, TypeError, "columns"),
+        ({"columns": lambda index: PSD[:, index]}, TypeError, "diagonal"),
+        ({"rank": 0}, ValueError, "rank"),
+        ({"rank": 6}, ValueError, "rank"),
+        ({"tolerance": -1.0}, ValueError, "tolerance"),
+        (
+            {"columns": lambda index: PSD[:, index], "diagonal": torch.ones(2, 2)},
+            ValueError,
+            "diagonal",
+        ),
+    ),
+    *rows(
+        sample_kdpp,
+        {"matrix": PSD, "size": 2},
+        ({"size": 0}, ValueError, "size"),
+        ({"size": 6}, ValueError, "size"),
+        ({"size": 2.0}, TypeError, "size"),
+        ({"matrix": None}, TypeError, "matrix"),
+        ({"matrix": -PSD}, ValueError, "matrix"),
+        ({"generator": "seed"}, TypeError, "generator"),
+    ),
+    *rows(projection_dpp, {}, ({"basis": torch.ones(3, 2)}, ValueError, "basis")),
+    *rows(
+        ridge_with,
+        {"features": X, "targets": X[:, :2]},
+        ({"features": X.tolist()}, TypeError, "features"),
+        ({"features": X[:, :3]}, ValueError, "features"),
+        ({"features": NAN}, ValueError, "features"),
+        ({"targets": X}, ValueError, "targets"),
+        ({"targets": X[:7, :2]}, ValueError, "targets"),
+        ({"targets": INFINITE[:, 2:]}, ValueError, "targets"),
+    ),
+    *rows(
+        moments_with,
+        {"features": X, "targets": X[:, :2]},
+        ({"weights": torch.full((20,), -1.0)}, ValueError, "weights"),
+        ({"weights": torch.ones(7)}, ValueError, "weights"),
+    ),
+    *rows(
+        StreamingRidge,
+        {"num_features": 4, "num_outputs": 2},
+        ({"num_features": 0}, ValueError, "num_features"),
+        ({"num_outputs": 1.5}, TypeError, "num_outputs"),
+    ),
+    *rows(
+        solved_ridge,
+        {},
+        ({"ridge": -1.0}, ValueError, "ridge"),
+        ({"ridge": "loo"}, ValueError, "ridge"),
+        ({"ridge": [1.0]}, TypeError, "ridge"),
+    ),
+    *rows(ridge_without_rows, {}, ({}, ValueError, "features")),
+    *rows(
+        merged_ridge,
+        {},
+        ({"other": 3}, TypeError, "other"),
+        ({"other": StreamingRidge(3, 4)}, ValueError, "other"),
+    ),
+    *rows(ridge_subset, {}, ({"indices": [0, 9]}, ValueError, "indices")),
+    *rows(
+        memory_budget,
+        {},
+        ({"value": "much"}, ValueError, "memory_budget"),
+        ({"value": -1}, ValueError, "memory_budget"),
+        ({"value": None}, TypeError, "memory_budget"),
+    ),
+    *rows(
+        find,
+        {},
+        ({"name": "../elsewhere"}, ValueError, "name"),
+        ({"name": "no-such-data"}, FileNotFoundError, "name"),
+    ),
+    *rows(sst2, {}, ({"split": "validation"}, ValueError, "split")),
+    *rows(
+        read_texts,
+        {"file": "nowhere.tsv"},
+        ({}, FileNotFoundError, "file"),
+        ({"file": "/"}, ValueError, "file"),
+    ),
+]
+
+IN_A_FOLDER = rows(
+    read_text,
+    {},
+    ({"text": ""}, ValueError, "file"),
+    ({"name": "f.xlsx"}, ValueError, "file"),
+    ({"text_column": "review"}, ValueError, "text_column"),
+    ({"label_column": 9}, ValueError, "label_column"),
+    ({"name": "f.txt", "text_column": 1}, ValueError, "text_column"),
+    ({"name": "f.parquet"}, ValueError, "file"),
+)
+
+
+def check(function: Any, arguments: dict[str, Any], error: type, name: str) -> None:
+    with pytest.raises(error) as caught:
+        function(**arguments)
+    assert caught.type is error
+    message = str(caught.value)
+    assert re.match(rf"{name}\b.*: \S", message, flags=re.DOTALL), message
+
+
+@pytest.mark.parametrize(("function", "arguments", "error", "name"), CASES)
+def test_is_refused_by_name(function, arguments, error, name, monkeypatch, tmp_path):
+    monkeypatch.setenv("MERCER_DATA", str(tmp_path))
+    state = torch.get_rng_state()
+    check(function, arguments, error, name)
+    if "generator" in arguments or function in (bundle, solve, load):
+        assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn before it
+
+
+@pytest.mark.parametrize(("function", "arguments", "error", "name"), IN_A_FOLDER)
+def test_files_are_refused_by_name(function, arguments, error, name, tmp_path):
+    check(function, {"tmp_path": tmp_path, **arguments}, error, name)
+
+
+def test_there_are_enough():
+    assert len(CASES) + len(IN_A_FOLDER) >= 40
+    public = {case.values[0] for case in CASES}
+    assert len(public) >= 25
