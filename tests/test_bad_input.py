@@ -45,6 +45,8 @@ INFINITE[3, 2] = math.inf
 def as_parameter(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, dict):  # its numbers are drawn anew in each worker
+        return type(value).__name__
     return value.__name__ if callable(value) and hasattr(value, "__name__") else repr(value)[:40]
 
 
