@@ -193,6 +193,8 @@ class TestManners:
         compiled = torch.compile(chain(5, 24, 3), backend="eager")
         with pytest.raises(ValueError, match="model: it is compiled"):
             bundle(compiled, inputs(40, 5))
+        with pytest.raises(ValueError, match="model: it is compiled"):
+            bundle(torch.jit.script(chain(5, 24, 3)), inputs(40, 5))
         net = nn.Sequential(nn.Identity(), chain(5, 24, 3))
         net[1].compile(backend="eager")
         with pytest.raises(ValueError, match="model: it is compiled"):
@@ -204,6 +206,14 @@ class TestManners:
 
 
 class TestSmallAndStrange:
+    def test_modules_that_keep_more_than_tensors(self):
+        class Versioned(nn.Tanh):
+            def get_extra_state(self):
+                return {"version": 3}
+
+        net = nn.Sequential(nn.Linear(5, 24), Versioned(), nn.Linear(24, 3)).double()
+        assert bundle(net, inputs(40, 5)).report.model_before == 24 * 6 + 3 * 25
+
     def test_one_neuron(self):
         net, x = chain(4, 1, 2), inputs(40, 4)
         bundled = bundle(net, x, keep=1.0)

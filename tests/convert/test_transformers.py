@@ -86,12 +86,15 @@ def test_half_the_numbers_reload(kind, dtype, tmp_path, global_state_unchanged):
     assert torch.equal(output(loaded, batch), output(bundled.model.eval(), batch))
 
 
-@pytest.mark.parametrize("kind", ["BertForMaskedLM", "GPT2LMHeadModel", "OPTForCausalLM"])
-@pytest.mark.parametrize("positional", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "positional"),
+    [
+        *(("BertForMaskedLM", False), ("GPT2LMHeadModel", False), ("OPTForCausalLM", False)),
+        *(("BertForMaskedLM", True), ("OPTForCausalLM", True)),
+    ],
+)
 def test_what_stands_in_padding_changes_nothing(kind, positional):
     model, batch = make(kind)
-    if positional and kind == "GPT2LMHeadModel":
-        pytest.skip("its second argument is another one")
     mask = batch["attention_mask"]
     other = torch.where(mask.bool(), batch["input_ids"], 7)
     found = []

@@ -128,7 +128,7 @@ def bundle(
     )
     wanted = _read_where(where)
     check_model(model)
-    if not dry_run and any(tensor.is_meta for tensor in model.state_dict().values()):
+    if not dry_run and any(p.is_meta for p in (*model.parameters(), *model.buffers())):
         raise ValueError("model: it is on the meta device and holds no numbers to calibrate with")
     calibration = Calibration(calibrate)
     before = stored_numbers(model)

@@ -4,7 +4,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .._core.saving import save_state
 from .architecture import describe_model
@@ -184,5 +184,6 @@ def stored_numbers(*modules: nn.Module) -> int:
         id(tensor): tensor.numel()
         for module in modules
         for tensor in module.state_dict(keep_vars=True).values()
+        if isinstance(tensor, Tensor)  # a module may keep other things there
     }
     return sum(tensors.values())

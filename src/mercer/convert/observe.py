@@ -310,14 +310,14 @@ def _why_not(
         return f"{second} follows {seconds[second]} too"
     for linear in (name, second):
         if linear in shared:
-            return f"the weight of {linear} is tied to {shared[linear]}"
+            return shared[linear]
         if _is_hooked(model.get_submodule(linear)):
             return f"{linear} carries hooks, which a replacement would lose"
     return None
 
 
 def _shared_parameters(model: nn.Module) -> dict[str, str]:
-    """Linear layers with a parameter that another module has too, and the name it has there."""
+    """Say of each module with a parameter that another module has too where that is."""
     owners: dict[nn.Parameter, tuple[nn.Module, str]] = {}
     shared: dict[str, str] = {}
     for module_name, module in model.named_modules():
@@ -325,6 +325,6 @@ def _shared_parameters(model: nn.Module) -> dict[str, str]:
             full = f"{module_name}.{parameter_name}"
             owner, elsewhere = owners.setdefault(parameter, (module, full))
             if owner is not module:
-                shared[module_name] = elsewhere
-                shared[elsewhere.rpartition(".")[0]] = full
+                shared[module_name] = f"{full} is tied to {elsewhere}"
+                shared[elsewhere.rpartition(".")[0]] = f"{elsewhere} is tied to {full}"
     return shared

@@ -18,10 +18,14 @@ def check_model(model: Any) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     for module in model.modules():
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+        if (
+            hasattr(module, "_orig_mod")
+            or getattr(module, "_compiled_call_impl", None) is not None
+            or isinstance(module, torch.jit.ScriptModule)
+        ):
             raise ValueError(
                 "model: it is compiled, which hides its layers; pass it as it was before "
-                "torch.compile and compile the result"
+                "torch.compile or torch.jit and compile the result"
             )
     return model
 
