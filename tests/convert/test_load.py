@@ -146,8 +146,10 @@ class TestOtherModels:
         with pytest.raises(ValueError, match=r"folder: .*Functional.*load\(folder, model=\.\.\.\)"):
             again(bundled, tmp_path)
         dense = Functional(torch.tanh)
+        before = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
         loaded = load(tmp_path / "saved", dense)
-        assert loaded is dense
+        assert loaded is not dense
+        assert all(torch.equal(before[name], now) for name, now in dense.state_dict().items())
         assert torch.equal(loaded(inputs(4, 5)), bundled.model(inputs(4, 5)))
 
     @pytest.mark.parametrize("affine", [False, True])

@@ -1,5 +1,6 @@
 """Load a bundled model from a folder."""
 
+import copy
 import os
 
 from torch import nn
@@ -21,7 +22,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
         The folder.
     model : Module, optional
         For other classes of models: a dense model of the original sizes, whatever its numbers.
-        It is changed in place.
+        It is copied, not changed.
 
     Returns
     -------
@@ -57,7 +58,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
             f"folder: {folder} holds a {config.get('class')}, not a bundled or solved model; "
             "use its class's from_pretrained"
         )
-    built = build_model(config["model"]) if model is None else model
+    built = build_model(config["model"]) if model is None else copy.deepcopy(model)
     try:
         for name, description in config["placed"].items():
             place(built, name, rebuild(description))
