@@ -8,6 +8,7 @@ documentation builds without running the evidence again.
 import json
 import re
 import sys
+from collections import Counter
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,13 @@ def _measured(row: dict[str, Any]) -> str:
     return measured if row["outcome"] == "passed" else f"**{row['outcome']}** {measured}"
 
 
-def _row(row: dict[str, Any], first: bool) -> str:
+def _row(row: dict[str, Any], first: bool, alike: int) -> str:
+    # The case of a parametrised test says something only where the rest does not.
+    case = f"[{row['case']}]" if row["case"] and (alike > 1 or not row["what"]) else ""
     cells = [
         _cell(row["claim"]) if first else "",
         row["kind"] if first else "",
-        _cell(row["what"]),
+        _cell(" ".join(part for part in (row["what"], case) if part)),
         _cell(_number(row["required"])),
         _measured(row),
         f"{row['seconds']:.1f}",
@@ -73,6 +76,7 @@ def render(evidence: dict[str, Any]) -> str:
         f"Python {where['python']}, {versions}, on {where['system']}, {where['cores']} cores, "
         f"{where['threads']} threads, device {where['device']}.",
     ]
+    alike = Counter((row["sheet"], row["claim"], row["what"]) for row in rows)
     for sheet, group in groupby(rows, key=lambda row: row["sheet"]):
         lines += [
             f"\n## {sheet}\n",
@@ -81,7 +85,8 @@ def render(evidence: dict[str, Any]) -> str:
         ]
         before = None
         for row in group:
-            lines.append(_row(row, first=row["claim"] != before))
+            first = row["claim"] != before
+            lines.append(_row(row, first, alike[sheet, row["claim"], row["what"]]))
             before = row["claim"]
     return "\n".join(lines) + "\n"
 

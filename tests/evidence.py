@@ -87,7 +87,8 @@ def evidence(request: pytest.FixtureRequest) -> Callable[..., None]:
 
     def record(*, required: Any, measured: Any, what: str | None = None) -> None:
         row = {
-            "what": " ".join([*([what] if what else []), *([f"[{varied}]"] if varied else [])]),
+            "what": what or "",
+            "case": varied,
             "required": _plain("required", required),
             "measured": _plain("measured", measured),
         }
@@ -151,9 +152,10 @@ class _Collector:
 
     def rows(self) -> list[dict[str, Any]]:
         rows = []
+        unrecorded = {"what": "", "case": "", "required": None, "measured": None}
         for nodeid, test in self.tests.items():
             # A test that was skipped or broke early has a row too: silence is not evidence.
-            for record in test["records"] or [{"what": "", "required": None, "measured": None}]:
+            for record in test["records"] or [unrecorded]:
                 rows.append(
                     {
                         "sheet": test["sheet"],

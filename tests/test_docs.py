@@ -16,6 +16,7 @@ ROW = {
     "kind": "exact",
     "claim": "a | b_c holds in `x_y | z`",
     "what": "sin",
+    "case": "7",
     "required": "<= 1e-12",
     "measured": 3.14159265e-15,
     "outcome": "passed",
@@ -67,14 +68,18 @@ def test_evidence_is_rendered():
     rows = [
         ROW,
         {**ROW, "what": "cos", "measured": 5, "outcome": "failed"},
+        {**ROW, "what": "cos", "case": "8"},
+        {**ROW, "what": ""},
         {**ROW, "sheet": "a-sheet", "measured": None, "required": None, "outcome": "skipped"},
     ]
     text = render({"environment": ENVIRONMENT, "rows": rows})
-    assert "2026-01-02: 1 of 3 rows passed, with Python 3.12.1, torch 2.13.0" in text
+    assert "2026-01-02: 3 of 5 rows passed, with Python 3.12.1, torch 2.13.0" in text
     assert text.index("## a-sheet") < text.index("## core-some-paper")
     claim = r"a \| b\_c holds in `x_y \| z`"
     assert rf"| {claim} | exact | sin | \<= 1e-12 | 3.142e-15 | 0.2 |" in text
-    assert r"|  |  | cos | \<= 1e-12 | **failed** 5 | 0.2 |" in text
+    assert r"|  |  | cos \[7\] | \<= 1e-12 | **failed** 5 | 0.2 |" in text
+    assert r"|  |  | cos \[8\] | \<= 1e-12 | 3.142e-15 | 0.2 |" in text
+    assert r"|  |  | \[7\] | \<= 1e-12 | 3.142e-15 | 0.2 |" in text
     assert rf"| {claim} | exact | sin | — | **skipped** — | 0.2 |" in text
 
 
