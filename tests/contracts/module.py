@@ -112,6 +112,10 @@ class ModuleContract(abc.ABC):
         assert str(tuple(shape)) in str(caught.value)
         assert f"(..., {self.in_features})" in str(caught.value)
 
+    def test_integers_are_refused(self):
+        with pytest.raises(TypeError, match="^x: expected a floating-point tensor"):
+            self.build()(torch.ones(3, self.in_features, dtype=torch.long))
+
     def test_gradient_is_finite_at_zero(self):
         x = torch.zeros(2, self.in_features, requires_grad=True)
         self.build()(x).sum().backward()

@@ -68,7 +68,8 @@ def check_tensor(name: str, value: Any, *, ndim: int | None = None) -> Tensor:
 
 
 def check_last_dim(name: str, value: Tensor, size: int) -> None:
-    """Raise unless the last axis of a tensor has ``size`` entries."""
+    """Raise unless a value is a floating-point tensor whose last axis has ``size`` entries."""
+    check_tensor(name, value)
     if value.ndim == 0 or value.shape[-1] != size:
         raise ValueError(f"{name}: expected shape (..., {size}), got {tuple(value.shape)}")
 

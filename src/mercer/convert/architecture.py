@@ -40,11 +40,13 @@ def describe_model(model: nn.Module, placed: set[str]) -> dict[str, Any]:
     kind = type(model)
     if kind.__module__.startswith("transformers.") and kind is _from_transformers(kind.__name__):
         config: Any = model.config
+        generation: Any = getattr(model, "generation_config", None)
         return {
             "library": "transformers",
             "class": kind.__name__,
             "config": config.to_dict(),
             "attention": getattr(config, "_attn_implementation", None),
+            "generation": None if generation is None else generation.to_dict(),
         }
     if kind is nn.Sequential:
         layers = _describe_sequential(model, "", placed, {})
@@ -119,7 +121,11 @@ def _build_transformers(description: dict[str, Any]) -> nn.Module:
     config = kind.config_class.from_dict(description["config"])
     if description["attention"] is not None:
         config._attn_implementation = description["attention"]
-    return kind(config)
+    model = kind(config)
+    if description.get("generation") is not None:
+        generation = importlib.import_module("transformers").GenerationConfig
+        model.generation_config = generation.from_dict(description["generation"])
+    return model
 
 
 def _from_transformers(name: str) -> Any:

@@ -60,7 +60,7 @@ class Batch:
         )
         return self.kwargs.get(name, by_position.get(name))
 
-    def tokens(self, leading: torch.Size, model: nn.Module) -> Tensor | None:
+    def tokens(self, leading: torch.Size, model: nn.Module, name: str = "") -> Tensor | None:
         """Boolean mask of the rows that are not padding, or None where all rows count.
 
         Parameters
@@ -69,8 +69,14 @@ class Batch:
             Shape of an activation without its last axis.
         model : Module
             Says whether sequences are laid out batch first.
+        name : str
+            Name of the layer; those in the decoder of an encoder-decoder have a mask of their own.
         """
-        real = self._argument("attention_mask", model)
+        both = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+        if both and "decoder" in name.split("."):
+            real = self._argument("decoder_attention_mask", model)
+        else:
+            real = self._argument("attention_mask", model)
         if not _is_tensor(real):
             padding = self._argument("src_key_padding_mask", model)
             if not _is_tensor(padding):
@@ -79,6 +85,8 @@ class Batch:
             batch_first = all(getattr(module, "batch_first", True) for module in model.modules())
             if real.ndim == 2 and not batch_first:
                 real = real.mT
+        if real.is_floating_point() and bool((real <= 0).all()):
+            real = real == 0  # a mask that is added: 0 for tokens, very negative for padding
         if len(leading) == 1 and real.numel() == leading.numel():
             real = real.reshape(leading)  # the model lays samples and tokens along one axis
         return real != 0 if real.shape == leading else None
@@ -131,7 +139,9 @@ class Calibration:
         if not self.batches:
             raise ValueError("calibrate: expected at least one sample, got none")
 
-    def rows(self, batch: Batch, activation: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
+    def rows(
+        self, batch: Batch, activation: Tensor, model: nn.Module, name: str = ""
+    ) -> tuple[Tensor, Tensor]:
         """Flatten an activation into the rows that count, and say which of them are held out.
 
         Parameters
@@ -142,6 +152,8 @@ class Calibration:
             What reached a layer.
         model : Module
             The model that was called.
+        name : str
+            Name of the layer.
 
         Returns
         -------
@@ -156,7 +168,7 @@ class Calibration:
         if self.num_samples >= _SAMPLES_ENOUGH:  # whole samples: their rows are alike
             index = index // max(count // batch.num_samples, 1) + batch.start
         held_out = index % _HELD_OUT == _HELD_OUT - 1
-        tokens = batch.tokens(leading, model)
+        tokens = batch.tokens(leading, model, name)
         if tokens is None:
             return activation.reshape(count, activation.shape[-1]), held_out.reshape(-1)
         tokens = tokens.to(activation.device)

@@ -42,4 +42,9 @@ def linear_like(weight: Tensor, bias: Tensor | None, *, like: nn.Module) -> nn.L
     made.weight.copy_(weight).requires_grad_(weight_trains)
     if bias is not None:
         made.bias.copy_(bias).requires_grad_(weight_trains if bias_trains is None else bias_trains)
+    if not all(bool(parameter.isfinite().all()) for parameter in made.parameters()):
+        raise ValueError(
+            f"ridge: the solution has numbers up to {float(weight.abs().max()):.3g}, which do not "
+            f"fit the model's {old.dtype}; take a larger ridge or a model of a wider dtype"
+        )
     return made

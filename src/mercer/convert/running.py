@@ -119,7 +119,7 @@ def _rows(
     y: Tensor,
 ) -> Reached:
     (x, held_out), (hidden, _), (y, _) = (
-        calibration.rows(batch, tensor, model) for tensor in (x, hidden, y)
+        calibration.rows(batch, tensor, model, block.name) for tensor in (x, hidden, y)
     )
     for tensor in (x, y):
         check_finite(f"calibrate: an activation at block {block.name!r}", tensor)

@@ -210,6 +210,11 @@ def _chain(model: nn.Module, X: Tensor) -> list[Block]:
     ends = bool(blocks) and reasons.get(blocks[-1].second, "").startswith("its output is an output")
     unseen = {item.name for item in skipped} - {b.second for b in blocks}
     if not (chained and ends) or unseen or any(block.activation is None for block in blocks):
+        reasons |= {
+            block.name: "its activation is a function call, is shared or carries hooks"
+            for block in blocks
+            if block.activation is None
+        }
         told = "; ".join(f"{name or 'model'}: {why}" for name, why in reasons.items())
         raise ValueError(
             "model: expected a chain Linear -> activation module -> ... -> Linear, "
