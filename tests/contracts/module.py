@@ -113,7 +113,7 @@ class ModuleContract(abc.ABC):
         assert f"(..., {self.in_features})" in str(caught.value)
 
     def test_integers_are_refused(self):
-        with pytest.raises(TypeError, match="^x: expected a floating-point tensor"):
+        with pytest.raises(TypeError, match=r"^x: expected a floating-point tensor"):
             self.build()(torch.ones(3, self.in_features, dtype=torch.long))
 
     def test_gradient_is_finite_at_zero(self):
