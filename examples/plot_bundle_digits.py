@@ -13,6 +13,9 @@ from torch import nn
 
 from mercer.convert import bundle
 from mercer.datasets import digits
+from mercer.report import PALETTE
+
+plt.rcParams["axes.prop_cycle"] = plt.cycler(color=PALETTE["light"])  # colour-blind safe
 
 data = digits()
 
@@ -71,14 +74,14 @@ for i, keep in enumerate(shares):
     print(f"{keep:4.0%}  " + "".join(f"{accuracy(found[c][i].model):18.1%}" for c in curves))
 
 figure, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-for label, results in found.items():
+for marker, (label, results) in zip("os", found.items(), strict=True):
     stored = [result.report.model_after / 1000 for result in results]
-    ax.plot(stored, [accuracy(result.model) for result in results], "o-", label=label)
+    ax.plot(stored, [accuracy(result.model) for result in results], f"{marker}-", label=label)
 ax.axhline(accuracy(model), color="0.5", lw=1, ls=":", label="dense")
 ax.set(
     xlabel="thousand numbers stored by the model",
     ylabel="test accuracy",
-    title=f"Dense: {bundled.report.model_before / 1000:.0f} thousand numbers",
+    title=f"Digits: bundled from {bundled.report.model_before / 1000:.0f} thousand numbers",
 )
 ax.legend(frameon=False)
 plt.show()

@@ -14,6 +14,9 @@ from torch import nn
 from mercer.datasets import digits
 from mercer.linalg import StreamingRidge
 from mercer.nn import select_neurons
+from mercer.report import PALETTE
+
+plt.rcParams["axes.prop_cycle"] = plt.cycler(color=PALETTE["light"])  # colour-blind safe
 
 data = digits()
 
@@ -89,9 +92,14 @@ for i, size in enumerate(sizes):
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 left.semilogy(range(1, 257), eigenvalues.clamp(min=1e-9))
-left.set(xlabel="direction", ylabel="second moment")
-for label, values in scores.items():
-    right.semilogx(sizes, [1 - value for value in values], "o-", label=label)
-right.set(xlabel="neurons kept, of 256", ylabel="1 − R² of the outputs", yscale="log")
+left.set(xlabel="direction", ylabel="second moment", title="Spectrum of the hidden layer")
+for marker, (label, values) in zip("os^D", scores.items(), strict=True):
+    right.semilogx(sizes, [1 - value for value in values], f"{marker}-", label=label)
+right.set(
+    xlabel="neurons kept, of 256",
+    ylabel="1 − R² of the outputs",
+    yscale="log",
+    title="Ways to choose",
+)
 right.legend(frameon=False)
 plt.show()

@@ -12,8 +12,12 @@ import matplotlib.pyplot as plt
 import torch
 
 from mercer.features import UniversalFeatures
+from mercer.report import PALETTE
+
+plt.rcParams["axes.prop_cycle"] = plt.cycler(color=PALETTE["light"])  # colour-blind safe
 
 SIZES = [64, 256, 1024, 4096]
+MARKERS = "os^D"
 
 # %%
 # Inputs and neurons of a given norm, in 16 dimensions
@@ -55,28 +59,39 @@ def errors(activation, norm, size):
 # square root of the number of features (dots), as predicted (lines).
 
 activations = ["sin", "tanh", "gelu", "relu"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+figure, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
 for i, name in enumerate(activations):
     measured, predicted, _ = zip(*(errors(name, 0.5, size) for size in SIZES), strict=True)
-    left.loglog(SIZES, measured, "o", color=f"C{i}", label=name)
-    left.loglog(SIZES, predicted, "-", color=f"C{i}", lw=1)
+    ax.loglog(SIZES, measured, MARKERS[i], color=f"C{i}", label=name)
+    ax.loglog(SIZES, predicted, "-", color=f"C{i}", lw=1)
     print(f"{name:>5}", *(f"{m:.3f}/{p:.3f}" for m, p in zip(measured, predicted, strict=True)))
-left.set(xlabel="number of features", ylabel="relative error", title="norms 0.5")
-left.legend(frameon=False)
+ax.set(
+    xlabel="number of features",
+    ylabel="relative error",
+    title="Error about the expansion, norms 0.5",
+)
+ax.legend(frameon=False)
 
 # %%
 # Error against the norm
 # ----------------------
-# Crosses: the error about the layer itself. The variance grows exponentially with the norms, so at
-# larger norms the map can afford fewer frequencies, and the crosses leave the lines. Trained
+# Markers: the error about the layer itself. The variance grows exponentially with the norms, so at
+# larger norms the map can afford fewer frequencies, and the markers leave the lines. Trained
 # feed-forward layers live out there, with inputs of norm 10 and more. That is why
 # `mercer.convert.bundle` chooses features among the layer's own neurons.
 
 norms = [0.25, 0.5, 1.0, 2.0, 4.0]
+figure, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
 for i, name in enumerate(activations):
     _, predicted, total = zip(*(errors(name, norm, 1024) for norm in norms), strict=True)
-    right.semilogy(norms, total, "x", color=f"C{i}")
-    right.semilogy(norms, predicted, "-", color=f"C{i}", lw=1)
-right.axhline(1, color="0.6", lw=1, ls=":")
-right.set(xlabel="norm of inputs and neurons", title="1,024 features", ylim=(0.01, 1e3))
+    ax.semilogy(norms, total, MARKERS[i], color=f"C{i}", label=name)
+    ax.semilogy(norms, predicted, "-", color=f"C{i}", lw=1)
+ax.axhline(1, color="0.6", lw=1, ls=":")
+ax.set(
+    xlabel="norm of inputs and neurons",
+    ylabel="relative error",
+    title="Error about the layer, 1,024 features",
+    ylim=(0.01, 1e3),
+)
+ax.legend(frameon=False)
 plt.show()
