@@ -24,6 +24,7 @@ from mercer.convert import bundle
 from mercer.linalg import StreamingRidge
 
 KEEPS = (0.5, 0.25)
+ALIGNED = 8  # peers get widths at which products are fast too, as `bundle` chooses them
 
 
 def stored(module: nn.Module) -> int:
@@ -47,6 +48,7 @@ def pruned(block: nn.Sequential, keep: float) -> nn.Sequential:
     count = int(
         (keep * stored(block) - len(second.bias)) / (first.in_features + 1 + second.out_features)
     )
+    count -= count % ALIGNED
     kept = size.topk(count).indices.sort().values
     return nn.Sequential(
         linear(first.weight[kept], first.bias[kept]),
@@ -70,6 +72,7 @@ def truncated(block: nn.Sequential, keep: float) -> nn.Sequential:
     first, act, second = block
     biases = len(first.bias) + len(second.bias)
     rank = int((keep * stored(block) - biases) / (2 * sum(first.weight.shape)))
+    rank -= rank % ALIGNED
     parts: list[nn.Module] = []
     for layer in (first, second):
         u, s, v = torch.linalg.svd(layer.weight, full_matrices=False)
