@@ -3,7 +3,8 @@
 The rooms load on first use; ``import mercer`` imports torch and nothing heavier.
 
 ================= ======================================================================
-`mercer.linalg`   leverage scores, pivoted Cholesky, DPPs, streaming ridge
+`mercer.linalg`   leverage scores, pivoted Cholesky, DPPs, streaming ridge, solvers
+`mercer.kernels`  functions k(x, y), and Gram, their matrix as a lazy operator
 `mercer.features` explicit maps phi(x): universal, arc-cosine, neurons
 `mercer.nn`       layers that stand in for those of ``torch.nn``
 `mercer.convert`  take a trained model apart and put it back smaller
@@ -18,5 +19,5 @@ from ._core.lazy import lazy_rooms
 from ._core.version import __version__ as __version__
 
 __getattr__, __dir__ = lazy_rooms(
-    __name__, ("datasets", "linalg", "features", "nn", "convert", "report", "cli")
+    __name__, ("datasets", "linalg", "kernels", "features", "nn", "convert", "report", "cli")
 )

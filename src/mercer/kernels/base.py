@@ -1,0 +1,415 @@
+"""The noun Kernel: a function k(x, y) between points, as a module with its hyperparameters."""
+
+import abc
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from .._core.checks import check_int, check_tensor
+from .._core.precision import full_precision, is_plain, working_dtype
+from .._core.saving import Saveable
+from .hyperparameter import plain_value
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from .composition import Product, Scaled, Sum
+    from .gram import Gram
+
+_SMALL = 2**14  # entries under which going by tiles costs more than it saves
+
+
+class Kernel(Saveable, abc.ABC):
+    """A positive semi-definite function ``k(x, y)`` of two points.
+
+    Abstract. A subclass passes its constructor arguments on by name (``super().__init__(a=a)``)
+    and implements `_evaluate` and `_diagonal`; what is in this class is final. Kernels add,
+    multiply and scale: ``k1 + k2``, ``k1 * k2``, ``2.0 * k``.
+
+    As a parameter of a scikit-learn estimator a kernel is a specification: it keeps its
+    constructor arguments by identity, `get_params` and `set_params` speak of those, and a
+    clone has them, not the values learnt since.
+
+    Parameters
+    ----------
+    **arguments : object
+        The constructor's arguments, by name.
+
+    Attributes
+    ----------
+    event_ndim : int
+        How many trailing axes of an input make one point; 1 for vectors.
+    """
+
+    event_ndim: int = 1
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()
+        self._arguments = arguments
+
+    # -- what a kernel implements ----------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _evaluate(self, x: Tensor, y: Tensor) -> Tensor:
+        """Evaluate the formula, (..., n, *event) and (..., m, *event) to (..., n, m)."""
+
+    @abc.abstractmethod
+    def _diagonal(self, x: Tensor) -> Tensor:
+        """Evaluate k(x_i, x_i), (..., n, *event) to (..., n)."""
+
+    # -- evaluation ------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Evaluate the kernel between rows.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., n, *event)
+            Points.
+        y : Tensor of shape (..., m, *event), optional
+            Points; without them, or with the same tensor, the kernel of x with itself, whose
+            diagonal is exact.
+
+        Returns
+        -------
+        Tensor of shape (..., n, m)
+            The kernel matrix, in the dtype of x.
+
+        Raises
+        ------
+        TypeError
+            If an input is not a floating-point tensor.
+        ValueError
+            If shapes, dtypes or devices do not fit.
+        MemoryError
+            If a large matrix does not fit the memory budget.
+        RuntimeError
+            If a hyperparameter was left to the data and not set yet; see `fit`.
+        """
+        x = self._check("x", x)
+        if y is not None and y is not x:
+            y = self._check("y", y)
+            if y.dtype != x.dtype or y.device != x.device:
+                raise ValueError(
+                    f"y: expected {x.dtype} on {x.device} like x, got {y.dtype} on {y.device}"
+                )
+            e = self.event_ndim
+            if y.shape[y.ndim - e :] != x.shape[x.ndim - e :]:
+                raise ValueError(
+                    f"y: expected shape (..., m{''.join(f', {s}' for s in x.shape[x.ndim - e :])})"
+                    f" beside x {tuple(x.shape)}, got {tuple(y.shape)}"
+                )
+        else:
+            y = None
+        self._check_set()
+        with full_precision(x):
+            other = x if y is None else y
+            flat = x.ndim == other.ndim == self.event_ndim + 1
+            if flat and len(x) * len(other) > _SMALL and is_plain(x, other, *self.parameters()):
+                from .dense import dense  # below this file, as it evaluates kernels
+
+                return dense(self, x, y)
+            return self._naive(x, y)
+
+    def _naive(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Evaluate the formula in one piece: the twin of the tiles."""
+        work = working_dtype(x.dtype)
+        a = x.to(work)
+        if y is not None:
+            return self._evaluate(a, y.to(work)).to(x.dtype)
+        whole = self._evaluate(a, a)
+        return torch.diagonal_scatter(
+            whole, self._diagonal(a).expand(whole.shape[:-1]), dim1=-2, dim2=-1
+        ).to(x.dtype)
+
+    def diag(self, x: Tensor) -> Tensor:
+        """Evaluate the kernel of each point with itself.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., n, *event)
+            Points.
+
+        Returns
+        -------
+        Tensor of shape (..., n)
+            The diagonal of ``k(x)``.
+        """
+        x = self._check("x", x)
+        self._check_set()
+        with full_precision(x):
+            return self._diagonal(x.to(working_dtype(x.dtype))).to(x.dtype)
+
+    def gram(
+        self, x: Tensor, y: Tensor | None = None, *, group: "ProcessGroup | None" = None
+    ) -> "Gram":
+        """Make the kernel matrix as a lazy operator.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, *event)
+            Points of the rows.
+        y : Tensor of shape (m, *event), optional
+            Points of the columns; without them those of the rows.
+        group : torch.distributed.ProcessGroup, optional
+            Processes that share the work; each must hold the same points and hyperparameters.
+
+        Returns
+        -------
+        Gram
+            The operator; see `Gram`.
+        """
+        from .gram import Gram
+
+        return Gram(self, x, y, group=group)
+
+    def features(
+        self,
+        num_features: int,
+        *,
+        like: Tensor,
+        method: str | None = None,
+        generator: torch.Generator | int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Make a feature map that approximates this kernel.
+
+        Parameters
+        ----------
+        num_features : int
+            Number of output columns.
+        like : Tensor of shape (n, *event)
+            Data, or points like them: their size, dtype and device are the map's, and what
+            depends on data (landmarks, a median lengthscale) comes from them.
+        method : str, optional
+            Which map; None takes an exact one where it exists and fits, a random one where the
+            kernel has a spectral form, and Nystroem otherwise. The map's name says which.
+        generator : torch.Generator, int or None, optional
+            Source of the draws.
+        **options : object
+            Arguments of that map.
+
+        Returns
+        -------
+        FeatureMap
+            The map; its attribute ``kernel`` is what it approximates.
+        """
+        check_int("num_features", num_features)
+        features = importlib.import_module("mercer.features")  # a later room, which fills this in
+        return features.kernel_features(
+            self, num_features, like=like, method=method, generator=generator, **options
+        )
+
+    def _check(self, name: str, x: Any) -> Tensor:
+        if check_tensor(name, x).ndim < self.event_ndim + 1:
+            raise ValueError(
+                f"{name}: expected shape (..., n{', d' if self.event_ndim == 1 else ', *event'}), "
+                f"got {tuple(x.shape)}"
+            )
+        return x
+
+    # -- hyperparameters left to the data --------------------------------------------------------
+
+    def fit(self, x: Tensor) -> Self:
+        """Set the hyperparameters that were left to the data, such as ``lengthscale="median"``.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, *event)
+            The data.
+
+        Returns
+        -------
+        Kernel
+            The kernel itself.
+        """
+        x = self._check("x", x)
+        with torch.no_grad(), full_precision(x):
+            for part in self.modules():
+                set_from = getattr(part, "_set_from", None)
+                if set_from is not None:
+                    set_from(x)
+        return self
+
+    def _check_set(self) -> None:
+        for part in self.modules():
+            if getattr(part, "_waits_for_data", False):
+                raise RuntimeError(
+                    f"{type(part).__name__}: a hyperparameter is left to the data and not set yet; "
+                    "call fit(x) with the data first"
+                )
+
+    # -- the specification -----------------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor arguments, as scikit-learn asks for them.
+
+        Parameters
+        ----------
+        deep : bool, default True
+            Whether to add those of the kernels inside, as ``left__lengthscale``.
+
+        Returns
+        -------
+        dict
+            Arguments by name.
+        """
+        found = dict(self._arguments)
+        if deep:
+            for name, value in self._arguments.items():
+                if isinstance(value, Kernel):
+                    found |= {f"{name}__{k}": v for k, v in value.get_params().items()}
+        return found
+
+    def set_params(self, **params: Any) -> Self:
+        """Build the kernel anew with some arguments changed.
+
+        Parameters
+        ----------
+        **params : object
+            New arguments; ``left__lengthscale`` reaches into a kernel inside.
+
+        Returns
+        -------
+        Kernel
+            The kernel itself. Values learnt since its construction are gone.
+
+        Raises
+        ------
+        ValueError
+            If there is no such argument.
+        """
+        changed, inner = {}, {}
+        for key, value in params.items():
+            name, _, rest = key.partition("__")
+            if name not in self._arguments or (
+                rest and not isinstance(params.get(name, self._arguments[name]), Kernel)
+            ):
+                raise ValueError(
+                    f"Invalid parameter {key!r} for {type(self).__name__}; "
+                    f"expected one of {sorted(self.get_params())}"
+                )
+            if rest:
+                inner.setdefault(name, {})[rest] = value
+            else:
+                changed[name] = value
+        arguments = {**self._arguments, **changed}
+        for name, values in inner.items():
+            arguments[name].set_params(**values)
+        type(self).__init__(self, **arguments)
+        return self
+
+    def to_spec(self) -> Self:
+        """Make a new kernel whose constructor arguments are the current values.
+
+        Returns
+        -------
+        Kernel
+            A kernel that scikit-learn clones with the values of this one.
+        """
+        return type(self)(**self._current())
+
+    def _current(self) -> dict[str, Any]:
+        """Return the constructor arguments, with the values that the hyperparameters have now."""
+        found = {}
+        for name, value in self._arguments.items():
+            now = getattr(self, name, value)
+            if isinstance(now, Kernel):
+                now = now.to_spec()
+            elif isinstance(now, Tensor) and f"raw_{name}" in self._parameters:
+                now = value if getattr(self, "_waits_for_data", False) else plain_value(now)
+            elif isinstance(now, torch.nn.Parameter):
+                now = plain_value(now)
+            found[name] = now
+        return found
+
+    # -- saving ----------------------------------------------------------------------------------
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            name: value.to_config() if isinstance(value, Kernel) else _encode(value)
+            for name, value in self._current().items()
+            if name not in ("device", "dtype")
+        }
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(**{name: _decode(value) for name, value in config.items()})
+
+    # -- composition -----------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> "Sum":
+        from .composition import Sum
+        from .constant import Constant
+
+        if isinstance(other, Kernel):
+            return Sum(self, other)
+        if isinstance(other, float | int) and not isinstance(other, bool):
+            return Sum(self, Constant(float(other), event_ndim=self.event_ndim))
+        return NotImplemented
+
+    def __radd__(self, other: Any) -> "Sum":
+        from .composition import Sum
+        from .constant import Constant
+
+        if isinstance(other, float | int) and not isinstance(other, bool):
+            return Sum(Constant(float(other), event_ndim=self.event_ndim), self)
+        return NotImplemented
+
+    def __mul__(self, other: Any) -> "Product | Scaled":
+        from .composition import Product, Scaled
+
+        if isinstance(other, Kernel):
+            return Product(self, other)
+        if isinstance(other, float | int) and not isinstance(other, bool):
+            return Scaled(self, float(other))
+        return NotImplemented
+
+    def __rmul__(self, other: Any) -> "Product | Scaled":
+        return self.__mul__(other)
+
+    # -- repr ------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        """Write the constructor call that gives this kernel's current values."""
+        defaults = {
+            name: p.default for name, p in inspect.signature(type(self).__init__).parameters.items()
+        }
+        parts = []
+        for name, value in self._current().items():
+            default = defaults.get(name, inspect.Parameter.empty)
+            if name in ("device", "dtype") and value is None:
+                continue
+            if default is inspect.Parameter.empty:
+                parts.append(_write(value))
+            elif isinstance(value, Tensor) or value != default:
+                parts.append(f"{name}={_write(value)}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _write(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}" if value != int(value) or abs(value) > 1e6 else f"{value:.1f}"
+    if isinstance(value, list):
+        shown = [_write(v) for v in value[:4]]
+        return f"[{', '.join(shown)}{f', ... {len(value)} in all' if len(value) > 4 else ''}]"
+    if isinstance(value, Tensor):
+        return f"<{'x'.join(map(str, value.shape))} matrix>"
+    return repr(value)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Tensor):  # its numbers are in the state dict
+        return {"shape": list(value.shape)}
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict) and "class" in value:
+        return Kernel.build(value)
+    if isinstance(value, dict):
+        return torch.zeros(value["shape"], dtype=torch.float64)
+    return value
