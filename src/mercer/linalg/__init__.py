@@ -9,6 +9,9 @@ use                      for
                          also on subsets of the features; its ridge chosen by `GCVCurve`
 `StreamingMoments`       means and second moments alone, for that or for selection
 `solve_normal_equations` the same map from moments that you have
+`conjugate_gradient`     A x = b for a matrix that is only multiplied with, many b at once
+`LowRankPreconditioner`  to cut its steps, from a `pivoted_cholesky`
+`solve_psd`              the same for a dense matrix that fits into memory
 `ridge_leverage_scores`  how much each point, or neuron, matters to such a fit
 `pivoted_cholesky`       the k points that leave the least variance, greedily, from a few columns
                          of a matrix that is never built
@@ -22,14 +25,18 @@ to duplicates; a k-DPP costs the same decomposition plus O(n k^2) and chooses th
 Matrices and factors come as tensors or callables; all of it runs in float64.
 """
 
+from .conjugate_gradient import conjugate_gradient as conjugate_gradient
 from .dpp import projection_dpp as projection_dpp
 from .dpp import sample_kdpp as sample_kdpp
 from .gcv import GCVCurve as GCVCurve
 from .leverage import ridge_leverage_scores as ridge_leverage_scores
+from .linear_solution import LinearSolution as LinearSolution
 from .normal_equations import NormalSolution as NormalSolution
 from .normal_equations import solve_normal_equations as solve_normal_equations
 from .pivoted_cholesky import PivotedCholesky as PivotedCholesky
 from .pivoted_cholesky import pivoted_cholesky as pivoted_cholesky
+from .preconditioner import LowRankPreconditioner as LowRankPreconditioner
+from .solve_psd import solve_psd as solve_psd
 from .streaming_moments import StreamingMoments as StreamingMoments
 from .streaming_ridge import RidgeSolution as RidgeSolution
 from .streaming_ridge import StreamingRidge as StreamingRidge
