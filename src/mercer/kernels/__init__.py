@@ -39,6 +39,7 @@ from .dot_product import DotProduct as DotProduct
 from .dot_product import Exponential as Exponential
 from .dot_product import Linear as Linear
 from .dot_product import Polynomial as Polynomial
+from .gram import Gram as Gram
 from .laplacian import Laplacian as Laplacian
 from .matern import Matern as Matern
 from .periodic import Periodic as Periodic

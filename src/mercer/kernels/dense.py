@@ -88,7 +88,7 @@ class _Dense(torch.autograd.Function):
             y_view = None if y is None else views[1]
             values = views[1 if y is None else 2 :]
             whole = functional_call(
-                _Naive(ctx.kernel),
+                NaiveKernel(ctx.kernel),
                 {f"kernel.{k}": v for k, v in zip(ctx.names, values, strict=True)},
                 (views[0], y_view),
             )
@@ -101,7 +101,7 @@ class _Dense(torch.autograd.Function):
         return (None, None, *all_grads)
 
 
-class _Naive(torch.nn.Module):
+class NaiveKernel(torch.nn.Module):
     """The formula in one piece, as a module that `functional_call` can call."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -109,6 +109,7 @@ class _Naive(torch.nn.Module):
         self.kernel = kernel
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Evaluate the formula between rows (n, *event) and (m, *event)."""
         return self.kernel._naive(x, y)
 
 

@@ -1,0 +1,201 @@
+"""The product of a kernel matrix with vectors, tile by tile, differentiated by recomputing."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.func import functional_call
+
+from .._core.config import require_memory
+from .._core.precision import full_precision, working_dtype
+from .base import Kernel
+from .dense import NaiveKernel, tile_side
+from .ordered_sum import check_same, cut, ordered_sum
+from .tiles import plan_tiles
+
+_GRADIENT_SIDE = 512  # the formula keeps several tiles for its derivative
+
+
+def _edges(n: int, side: int) -> list[slice]:
+    return [slice(i, min(i + side, n)) for i in range(0, n, side)]
+
+
+def _ask_memory(nbytes: float, what: str) -> Exception | None:
+    """Ask the budget; return the refusal, so that all processes can be told."""
+    try:
+        require_memory(nbytes, what, "multiply by fewer vectors at a time")
+    except MemoryError as error:
+        return error
+    return None
+
+
+def multiply(
+    kernel: Kernel, x: Tensor, y: Tensor | None, v: Tensor, group: ProcessGroup | None
+) -> Tensor:
+    """Multiply the kernel matrix of x (n, *event) and y (m, *event) by v (m, r), shape (n, r)."""
+    named = dict(kernel.named_parameters())
+    return _Product.apply(kernel, list(named), group, x, y, v, *named.values())  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def _forward(
+    kernel: Kernel, x: Tensor, y: Tensor | None, v: Tensor, group: ProcessGroup | None
+) -> Tensor:
+    work = working_dtype(x.dtype)
+    n, m, r = len(x), len(v), v.shape[1]
+    side = tile_side(x)
+    slabs = cut(-(-n // side))
+    copies = 4 if group is None else 4 + len(slabs) / torch.distributed.get_world_size(group)
+    failure = _ask_memory(
+        8 * (n * r * copies + 3 * (n + m) * x[:1].numel() + 3 * side**2),
+        f"the product of a kernel matrix ({n}, {m}) with {r} vectors",
+    )
+    if group is not None:
+        check_same(
+            group, "vectors and hyperparameters", [v, *kernel.state_dict().values()], failure
+        )
+    elif failure is not None:
+        raise failure
+    a = x.to(work)
+    b = a if y is None else y.to(work)
+    v = v.to(work).contiguous()
+    out = v.new_zeros(n, r)
+    if not (n and m and r):
+        return out.to(x.dtype)
+    fill = plan_tiles(kernel, a, b)
+    rows, columns = _edges(n, side), _edges(m, side)
+    buffer = v.new_empty(side * side)
+
+    def tile(i: int, j: int) -> Tensor:
+        height, width = rows[i].stop - rows[i].start, columns[j].stop - columns[j].start
+        view = buffer[: height * width].view(height, width)
+        fill(rows[i], columns[j], view)
+        if y is None and i == j:
+            view.diagonal().copy_(kernel._diagonal(a[rows[i]]))
+        return view
+
+    def slab(s: int) -> list[Tensor]:
+        start = rows[slabs[s].start].start
+        stop = n if y is None else rows[slabs[s].stop - 1].stop
+        part = v.new_zeros(stop - start, r)
+        for i in slabs[s]:
+            own = part[rows[i].start - start : rows[i].stop - start]
+            for j in range(i if y is None else 0, len(columns)):
+                k = tile(i, j)
+                own.addmm_(k, v[columns[j]])
+                if y is None and j > i:  # its mirror image
+                    part[columns[j].start - start : columns[j].stop - start].addmm_(
+                        k.mT, v[rows[i]]
+                    )
+        return [part]
+
+    extents = [[(rows[s.start].start, n if y is None else rows[s.stop - 1].stop)] for s in slabs]
+    costs = [sum(len(rows) - i if y is None else 1 for i in s) for s in slabs]
+    ordered_sum([out], extents, slab, costs, group)
+    return out.to(x.dtype)
+
+
+class _Product(torch.autograd.Function):
+    """The product, whose derivative evaluates the formula again, one tile at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kernel: Kernel,
+        names: list[str],
+        group: ProcessGroup | None,
+        x: Tensor,
+        y: Tensor | None,
+        v: Tensor,
+        *values: Tensor,
+    ) -> Tensor:
+        ctx.kernel, ctx.names, ctx.group, ctx.same = kernel, names, group, y is None
+        ctx.save_for_backward(x, v, *values, *(() if y is None else (y,)))
+        return _forward(kernel, x, y, v, group)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, v, *values = ctx.saved_tensors
+        y = None if ctx.same else values.pop()
+        need_x, need_y, need_v = ctx.needs_input_grad[3:6]
+        if not (need_x or need_y or any(ctx.needs_input_grad[6:])):
+            with full_precision(x):
+                a, b = (x, None) if y is None else (y, x)
+                return (*(None,) * 5, _forward(ctx.kernel, a, b, g, ctx.group))
+        with full_precision(x):
+            gx, gy, gv, *gp = _backward(ctx, x, y, v, values, g)
+        return (
+            *(None, None, None),
+            gx.to(x.dtype) if need_x else None,
+            gy.to(x.dtype) if need_y else None,
+            gv.to(v.dtype) if need_v else None,
+            *gp,
+        )
+
+
+def _backward(
+    ctx: Any, x: Tensor, y: Tensor | None, v: Tensor, values: list[Tensor], g: Tensor
+) -> list[Tensor]:
+    """Add up the derivatives of all tiles with respect to x, y, v and hyperparameters."""
+    same = y is None
+    work = working_dtype(x.dtype)
+    a, g, v = x.to(work), g.to(work).contiguous(), v.to(work).contiguous()
+    b = a if y is None else y.to(work)
+    n, m = len(a), len(b)
+    rows, columns = _edges(n, _GRADIENT_SIDE), _edges(m, _GRADIENT_SIDE)
+    slabs = cut(len(rows))
+    totals = [torch.zeros_like(a), torch.zeros_like(b), torch.zeros_like(v)]
+    totals += [torch.zeros_like(p).reshape(-1) for p in values]
+    copies = 2 if ctx.group is None else len(slabs)
+    failure = _ask_memory(
+        8 * (copies * sum(t.numel() for t in totals) + 12 * _GRADIENT_SIDE**2),
+        f"the gradient of a product with a kernel matrix ({n}, {m})",
+    )
+    if ctx.group is not None:
+        check_same(ctx.group, "incoming gradients", [g], failure)
+    elif failure is not None:
+        raise failure
+    module = NaiveKernel(ctx.kernel)
+    names = [f"kernel.{name}" for name in ctx.names]
+
+    def slab(s: int) -> list[Tensor]:
+        parts = [torch.zeros_like(t) for t in totals]
+        gx, gy, gv, *gp = parts
+        for i in slabs[s]:
+            for j in range(i if same else 0, len(columns)):
+                mirrored = same and j > i
+                xi = a[rows[i]].detach().requires_grad_()
+                yj = None if same and i == j else b[columns[j]].detach().requires_grad_()
+                leaves = [p.detach().requires_grad_() for p in values]
+                with torch.enable_grad():
+                    k = functional_call(module, dict(zip(names, leaves, strict=True)), (xi, yj))
+                weight = g[rows[i]] @ v[columns[j]].mT  # (n_i, m_j)
+                if mirrored:
+                    weight.addmm_(v[rows[i]], g[columns[j]].mT)
+                inputs = [xi, *([] if yj is None else [yj]), *leaves]
+                if k.requires_grad:
+                    found = list(torch.autograd.grad(k, inputs, weight, allow_unused=True))
+                else:
+                    found = [None] * len(inputs)
+                _add(gx[rows[i]], found.pop(0))
+                if yj is not None:
+                    _add((gx if same else gy)[columns[j]], found.pop(0))
+                for total, part in zip(gp, found, strict=True):
+                    _add(total, None if part is None else part.reshape(-1))
+                k = k.detach()
+                gv[columns[j]].addmm_(k.mT, g[rows[i]])
+                if mirrored:
+                    gv[rows[i]].addmm_(k, g[columns[j]])
+        return parts
+
+    extents = [[(0, len(t)) for t in totals] for _ in slabs]
+    costs = [sum(len(columns) - i if same else len(columns) for i in s) for s in slabs]
+    ordered_sum(totals, extents, slab, costs, ctx.group)
+    return [*totals[:3], *(t.reshape(p.shape) for t, p in zip(totals[3:], values, strict=True))]
+
+
+def _add(total: Tensor, part: Tensor | None) -> None:
+    if part is not None:
+        total += part
