@@ -2,29 +2,33 @@
 
 Which one should I use?
 
-======================== =========================================================================
-use                      for
-======================== =========================================================================
-`StreamingRidge`         the best linear map from features to targets, in one pass over batches,
-                         also on subsets of the features; its ridge chosen by `GCVCurve`
-`StreamingMoments`       means and second moments alone, for that or for selection
-`solve_normal_equations` the same map from moments that you have
-`conjugate_gradient`     A x = b for a matrix that is only multiplied with, many b at once
-`LowRankPreconditioner`  to cut its steps, from a `pivoted_cholesky`
-`solve_psd`              the same for a dense matrix that fits into memory
-`ridge_leverage_scores`  how much each point, or neuron, matters to such a fit
-`pivoted_cholesky`       the k points that leave the least variance, greedily, from a few columns
-                         of a matrix that is never built
-`sample_kdpp`            k points at random that do not repeat each other
-`projection_dpp`         the same from an orthonormal basis that you have
-======================== =========================================================================
+============================= ====================================================================
+use                           for
+============================= ====================================================================
+`StreamingRidge`              the best linear map from features to targets, in one pass over
+                              batches, also on subsets of the features; its ridge by `GCVCurve`
+`StreamingMoments`            means and second moments alone, for that or for selection
+`solve_normal_equations`      the same map from moments that you have
+`conjugate_gradient`          A x = b for a matrix that is only multiplied with, many b at once
+`LowRankPreconditioner`       to cut its steps, from a `pivoted_cholesky`
+`solve_psd`                   the same for a dense matrix that fits into memory
+`ridge_leverage_scores`       how much each point, or neuron, matters to such a fit
+`approximate_leverage_scores` the same for a matrix that is never built
+`pivoted_cholesky`            the k points that leave the least variance, greedily, from a few
+                              columns of a matrix that is never built
+`sample_kdpp`                 k points at random that do not repeat each other
+`projection_dpp`              the same from an orthonormal basis that you have
+============================= ====================================================================
 
 Choosing k of n points (landmarks, neurons): `pivoted_cholesky` is deterministic, costs O(n k^2)
-and looks at k columns only; scores cost one decomposition and rank the points one by one, blind
-to duplicates; a k-DPP costs the same decomposition plus O(n k^2) and chooses the set as a whole.
-Matrices and factors come as tensors or callables; all of it runs in float64.
+and looks at k columns only; scores cost one decomposition, or as much as the former where they
+are approximate, and rank the points one by one, blind to duplicates; a k-DPP costs one
+decomposition plus O(n k^2) and chooses the set as a whole. Matrices and factors come as tensors
+or callables; all of it runs in float64.
 """
 
+from .approximate_leverage import LeverageEstimate as LeverageEstimate
+from .approximate_leverage import approximate_leverage_scores as approximate_leverage_scores
 from .conjugate_gradient import conjugate_gradient as conjugate_gradient
 from .dpp import projection_dpp as projection_dpp
 from .dpp import sample_kdpp as sample_kdpp

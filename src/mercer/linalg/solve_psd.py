@@ -72,7 +72,7 @@ def solve_psd(matrix: Tensor, rhs: Tensor, *, ridge: float = 0.0) -> LinearSolut
     norms = b.norm(dim=0)  # (r,)
     if scale == 0.0:
         raise ValueError(f"matrix: expected a nonzero matrix or ridge, got zeros {(n, n)}")
-    factor, jitter = _factorise(system, scale, torch.finfo(matrix.dtype).eps)
+    factor, jitter = factorise(system, scale, torch.finfo(matrix.dtype).eps)
     x = torch.cholesky_solve(b.to(system), factor)  # (n, r)
     # The rounded answer is what the caller gets.
     solution = x.to(rhs.dtype)
@@ -86,7 +86,7 @@ def solve_psd(matrix: Tensor, rhs: Tensor, *, ridge: float = 0.0) -> LinearSolut
     )
 
 
-def _factorise(system: Tensor, scale: float, eps: float) -> tuple[Tensor, float]:
+def factorise(system: Tensor, scale: float, eps: float) -> tuple[Tensor, float]:
     """Cholesky factor of a matrix of mean diagonal ``scale``, and the jitter that it took."""
     n = len(system)
     most = max(_MOST_JITTER, 10 * n**0.5 * eps) * scale  # rounding moves eigenvalues by sqrt(n)
