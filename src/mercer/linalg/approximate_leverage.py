@@ -62,7 +62,7 @@ def approximate_leverage_scores(
 
     The more landmarks for the effective dimension (the sum of the scores), the closer: at 3
     times as many nearly all estimates are between 0.4 and 7 times the exact score, at 6 times
-    between 0.6 and 2.3, at 12 times between 0.7 and 1.8. With too few they are too large: what
+    between 0.6 and 2.5, at 12 times between 0.7 and 2. With too few they are too large: what
     the landmarks missed looks important. They are not one-sided.
 
     Parameters
