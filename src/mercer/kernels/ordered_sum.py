@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from .workers import in_order
+
 MOST_SLABS = 32  # also the number of processes beyond which more have nothing to do
 
 
@@ -36,7 +38,7 @@ def owners(costs: Sequence[float], processes: int) -> list[int]:
 def ordered_sum(
     totals: Sequence[Tensor],
     extents: Sequence[Sequence[tuple[int, int]]],
-    work: Callable[[int], Sequence[Tensor]],
+    work: Callable[[int, Callable[[], None]], Sequence[Tensor]],
     costs: Sequence[float],
     group: ProcessGroup | None,
 ) -> None:
@@ -49,20 +51,24 @@ def ordered_sum(
     extents : sequence of sequences of (int, int)
         For each slab and each total, the first rows that the slab contributes to, and their end.
     work : callable
-        From the number of a slab to its contributions, one a total, of those rows.
+        From the number of a slab to its contributions, one a total, of those rows; see
+        `in_order`.
     costs : sequence of float
         Relative cost of each slab.
     group : ProcessGroup or None
         The processes; None is this one alone.
     """
+    device = totals[0].device
     if group is None:
-        for slab, rows in enumerate(extents):
-            for total, (start, stop), part in zip(totals, rows, work(slab), strict=True):
+        for rows, parts in zip(extents, in_order(range(len(extents)), work, device), strict=True):
+            for total, (start, stop), part in zip(totals, rows, parts, strict=True):
                 total[start:stop] += part
         return
     rank = dist.get_rank(group)
     owner = owners(costs, dist.get_world_size(group))
-    mine = {s: [p.contiguous() for p in work(s)] for s in range(len(extents)) if owner[s] == rank}
+    own = [s for s in range(len(extents)) if owner[s] == rank]
+    found = in_order(own, work, device)
+    mine = {s: [p.contiguous() for p in parts] for s, parts in zip(own, found, strict=True)}
     for slab, rows in enumerate(extents):
         source = dist.get_global_rank(group, owner[slab])
         for k, (total, (start, stop)) in enumerate(zip(totals, rows, strict=True)):

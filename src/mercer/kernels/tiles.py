@@ -56,9 +56,6 @@ def _doubtful_share(dtype: torch.dtype) -> float:
     return 16 * torch.finfo(dtype).eps ** 0.5
 
 
-_FEW = 4  # dimensions up to which differences cost no more than the matrix product
-
-
 class SquaredDistances:
     """Squared distances between rows of x and of y, tile by tile.
 
@@ -75,8 +72,8 @@ class SquaredDistances:
         self.x, self.y = centred(x, y)
         if same:
             self.y = self.x
-        self.few = x.shape[-1] <= _FEW
-        if self.few or not x.numel():
+        self.line = x.shape[-1] == 1
+        if self.line or not x.numel():
             return
         self.xx = self.x.square().sum(-1)  # (n,)
         self.yy = self.xx if same else self.y.square().sum(-1)  # (m,)
@@ -88,8 +85,8 @@ class SquaredDistances:
     def fill(self, rows: slice, columns: slice, out: Tensor) -> None:
         """Write the squared distances of a tile."""
         x, y = self.x[rows], self.y[columns]
-        if self.few:
-            self._differences(x, y, out)
+        if self.line:  # differences are cheaper than a matrix product
+            torch.sub(x, y.mT, out=out).square_()
             return
         torch.mm(self.left[rows], self.right[:, columns], out=out)
         lengths = float(self.xx[rows].max() + self.yy[columns].max())
