@@ -48,6 +48,11 @@ def assert_near(measured: Tensor, expected: Tensor, tolerance: float) -> None:
     assert error <= tolerance, f"relative error {error:.2e} > {tolerance:.0e}"
 
 
+def loss(y: Tensor) -> Tensor:
+    """Sum squares, with weights: some feature maps have outputs of one length."""
+    return (y.square() * torch.linspace(0.5, 1.5, y.shape[-1], dtype=y.dtype)).sum()
+
+
 class ModuleContract(abc.ABC):
     """Tests that every layer and every feature map passes.
 
@@ -250,9 +255,9 @@ class ModuleContract(abc.ABC):
             inputs = [x, *module.parameters()]
             expected = module(x)
             torch.testing.assert_close(compiled(x), expected)
-            gradients = torch.autograd.grad(compiled(x).square().sum(), inputs)
+            gradients = torch.autograd.grad(loss(compiled(x)), inputs)
             inputs = [z, *module.parameters()]
-            plain = torch.autograd.grad(module(z).square().sum(), inputs)
+            plain = torch.autograd.grad(loss(module(z)), inputs)
             for found, reference in zip(gradients, plain, strict=True):
                 # Where terms cancel, rounding is relative to the largest entries.
                 scale = float(reference.abs().max())
@@ -277,14 +282,14 @@ class ModuleContract(abc.ABC):
         module, x = self.build(dtype=torch.float64), self.input(4, dtype=torch.float64)
         names = dict(module.named_parameters())
 
-        def loss(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
-            return functional_call(module, parameters, (row,)).square().sum()
+        def row_loss(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
+            return loss(functional_call(module, parameters, (row,)))
 
         detached = {name: p.detach() for name, p in names.items()}
-        found, found_x = vmap(grad(loss, argnums=(0, 1)), in_dims=(None, 0))(detached, x)
+        found, found_x = vmap(grad(row_loss, argnums=(0, 1)), in_dims=(None, 0))(detached, x)
         for i, row in enumerate(x):
             row = row.clone().requires_grad_()
-            plain = torch.autograd.grad(module(row).square().sum(), [row, *names.values()])
+            plain = torch.autograd.grad(loss(module(row)), [row, *names.values()])
             torch.testing.assert_close(found_x[i], plain[0])
             for name, expected in zip(names, plain[1:], strict=True):
                 torch.testing.assert_close(found[name][i], expected)

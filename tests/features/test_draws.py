@@ -7,7 +7,7 @@ from torch.quasirandom import SobolEngine
 
 from mercer.features import DenseProjection, make_projection
 
-KINDS = ["gaussian", "orthogonal", "sobol", "hadamard"]
+KINDS = ["gaussian", "orthogonal", "sobol", "hadamard", "fastfood"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,13 +5,15 @@ Which one should I use?
 ========================= =====================================================================
 You have                  Use
 ========================= =====================================================================
+a stationary kernel       `RandomFourier`: plane waves; `Fastfood` where d is large
 neurons of a layer        `NeuronFeatures`: a chosen few stand for the others
 weights, and no data      `ArcCosineFeatures`: a smooth kernel between input and ReLU neuron
 any activation, no data   `UniversalFeatures`: the activation itself, for norms around one
 inputs of any layer       `NeuronFeatures.random`: random kitchen sinks
 an affine part to keep    `WithInput`: the input beside the features
-directions to draw        `make_projection`: gaussian, orthogonal, hadamard or sobol; it makes
-                          a `DenseProjection` or a `HadamardProjection`
+directions to draw        `make_projection`: gaussian, orthogonal, sobol, hadamard or fastfood;
+                          it makes a `DenseProjection`, `HadamardProjection` or
+                          `FastfoodProjection`
 a map of your own         subclass `FeatureMap`, `TwoSidedFeatureMap` or `Projection`
 signs to mix              `hadamard_transform`: the Hadamard matrix in O(d log d)
 ========================= =====================================================================
@@ -22,9 +24,12 @@ from .base import FeatureMap as FeatureMap
 from .base import TwoSidedFeatureMap as TwoSidedFeatureMap
 from .draws import DenseProjection as DenseProjection
 from .draws import make_projection as make_projection
+from .fastfood import Fastfood as Fastfood
+from .fastfood_projection import FastfoodProjection as FastfoodProjection
 from .hadamard import HadamardProjection as HadamardProjection
 from .hadamard import hadamard_transform as hadamard_transform
 from .neuron import NeuronFeatures as NeuronFeatures
 from .projection import Projection as Projection
+from .random_fourier import RandomFourier as RandomFourier
 from .universal import UniversalFeatures as UniversalFeatures
 from .with_input import WithInput as WithInput

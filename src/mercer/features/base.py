@@ -1,21 +1,14 @@
 """The noun FeatureMap: an explicit map phi with k(x, y) = phi(x) . phi(y)."""
 
 import abc
-import contextlib
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._core.checks import check_last_dim, check_tensor
+from .._core.precision import full_precision as full_precision
 from .._core.saving import Saveable
-
-
-def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Make a context in which autocast leaves the matrix products of a device alone."""
-    if x.is_meta:  # autocast does not know that device
-        return contextlib.nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
+from ..kernels.base import Kernel
 
 
 class FeatureMap(Saveable, abc.ABC):
@@ -38,6 +31,27 @@ class FeatureMap(Saveable, abc.ABC):
     event_ndim: int = 1
     in_features: int
     num_features: int
+    # In a tuple, so that torch does not take it for a part with parameters of its own: its
+    # float64 values are in the config, and stay as they are when the map changes its dtype.
+    _approximated: tuple[Kernel, ...] = ()
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """What the map approximates: a frozen kernel on the CPU, or None where none is known."""
+        return self._approximated[0] if self._approximated else None
+
+    def _approximate(self, kernel: Kernel) -> Kernel:
+        """Keep a frozen copy of a kernel of vectors as what the map approximates, and return it."""
+        if not isinstance(kernel, Kernel):
+            raise TypeError(f"kernel: expected a Kernel, got {type(kernel).__name__}")
+        if kernel.event_ndim != 1:
+            raise ValueError(
+                f"kernel: expected a kernel of vectors, got {kernel!r} of points with "
+                f"{kernel.event_ndim} axes"
+            )
+        kernel._check_set()
+        self._approximated = (kernel.to_spec().cpu().requires_grad_(False).eval(),)
+        return self._approximated[0]
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from .._core.checks import check_choice, check_last_dim, check_materialized
+from .fastfood_projection import FastfoodProjection
 from .hadamard import HadamardProjection
 from .projection import Projection, draw_chi, draw_gaussian, own_stream
 
@@ -23,15 +24,19 @@ def _draw_orthogonal(num_rows: int, in_features: int, generator: torch.Generator
     return torch.cat(blocks) * draw_chi(num_rows, in_features, generator).unsqueeze(-1)
 
 
-def _draw_sobol(num_rows: int, in_features: int, generator: torch.Generator | None) -> Tensor:
-    """Points of a scrambled Sobol sequence, taken through the normal quantile."""
+def _draw_points(num_rows: int, in_features: int, generator: torch.Generator | None) -> Tensor:
+    """Points of a scrambled Sobol sequence, inside the unit cube."""
     seed = torch.randint(2**62, (), generator=generator, device="cpu").item()
     engine = SobolEngine(in_features, scramble=True, seed=int(seed))
     points = engine.draw(num_rows, dtype=torch.float64)  # (m, d), multiples of 2^-30 in [0, 1)
     # The engine rounds its first point to the default dtype, up to 1.0 at worst.
     points[0] = engine.shift.double() / 2**SobolEngine.MAXBIT
-    half_cell = 2.0 ** -(SobolEngine.MAXBIT + 1)
-    return torch.special.ndtri(points + half_cell)  # away from 0 and 1, hence finite
+    return points + 2.0 ** -(SobolEngine.MAXBIT + 1)  # half a cell: away from 0 and 1
+
+
+def _draw_sobol(num_rows: int, in_features: int, generator: torch.Generator | None) -> Tensor:
+    """Points of a scrambled Sobol sequence, taken through the normal quantile."""
+    return torch.special.ndtri(_draw_points(num_rows, in_features, generator))
 
 
 _DENSE_DRAWS: dict[str, Callable[[int, int, torch.Generator | None], Tensor]] = {
@@ -39,7 +44,70 @@ _DENSE_DRAWS: dict[str, Callable[[int, int, torch.Generator | None], Tensor]] = 
     "orthogonal": _draw_orthogonal,
     "sobol": _draw_sobol,
 }
-PROJECTION_KINDS = (*_DENSE_DRAWS, "hadamard")
+STRUCTURED_KINDS = ("hadamard", "fastfood")  # never a matrix
+PROJECTION_KINDS = (*_DENSE_DRAWS, *STRUCTURED_KINDS)
+
+
+def check_sobol_size(name: str, kind: str, size: int) -> None:
+    """Raise where Sobol points of more dimensions are asked for than there are numbers for."""
+    if kind == "sobol" and size > SobolEngine.MAXDIM:
+        raise ValueError(f"{name}: kind 'sobol' goes up to {SobolEngine.MAXDIM}, got {size}")
+
+
+def draw_uniforms(num_rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
+    """Draw numbers in (0, 1), one in each of num_rows cells of every column, in random order."""
+    shape = (num_rows, columns)
+    place = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
+    cell = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu").argsort(0)
+    return _inside((cell + place) / num_rows)
+
+
+def _inside(uniforms: Tensor) -> Tensor:
+    """Keep numbers off 0 and 1."""
+    return uniforms.clamp(2.0**-54, 1 - 2.0**-53)
+
+
+def draw_normals_and_uniforms(
+    kind: str,
+    num_rows: int,
+    in_features: int,
+    vectors: int,
+    columns: int,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """Draw what frequencies are made of: normal vectors, and uniform numbers.
+
+    Parameters
+    ----------
+    kind : {"gaussian", "orthogonal", "sobol"}
+        How they are drawn. Sobol points cover all of it; with ``"orthogonal"`` each kind of
+        vector has orthogonal blocks, and the uniform numbers are stratified.
+    num_rows : int
+        Number m of rows.
+    in_features, vectors : int
+        Length of a vector, and how many vectors a row has.
+    columns : int
+        How many uniform numbers a row has.
+    generator : torch.Generator or None
+        Source of the draw.
+
+    Returns
+    -------
+    tuple of Tensor
+        Normal numbers (m, vectors * in_features) and uniform ones (m, columns), in float64.
+    """
+    width = vectors * in_features
+    if kind == "sobol" and width + columns:
+        points = _draw_points(num_rows, width + columns, generator)
+        # The first coordinates are the best spread ones: the few uniforms take those.
+        return torch.special.ndtri(points[:, columns:]), points[:, :columns]
+    if kind == "orthogonal":
+        parts = [_draw_orthogonal(num_rows, in_features, generator) for _ in range(vectors)]
+        normals = torch.cat(parts, -1) if parts else torch.zeros(num_rows, 0, dtype=torch.float64)
+        return normals, draw_uniforms(num_rows, columns, generator)
+    normals = draw_gaussian(num_rows, width, generator)
+    uniforms = torch.rand(num_rows, columns, generator=generator, dtype=torch.float64, device="cpu")
+    return normals, _inside(uniforms)
 
 
 @final
@@ -85,10 +153,7 @@ class DenseProjection(Projection):
     ) -> None:
         super().__init__(num_rows, in_features)
         self.kind = check_choice("kind", kind, _DENSE_DRAWS)
-        if kind == "sobol" and in_features > SobolEngine.MAXDIM:
-            raise ValueError(
-                f"in_features: kind 'sobol' goes up to {SobolEngine.MAXDIM}, got {in_features}"
-            )
+        check_sobol_size("in_features", kind, in_features)
         self.register_buffer(
             "matrix", torch.empty(num_rows, in_features, device=device, dtype=dtype)
         )
@@ -139,13 +204,15 @@ def make_projection(
                                                                 small, d up to 21201
     ``hadamard``   orthogonal in blocks, products  3 m signs    large d: little memory,
                    of signs and Hadamard matrices               O(m log d) time
+    ``fastfood``   Gaussian one by one, from        4 m numbers  large d, without any bias
+                   Hadamard matrices
     ============== =============================== ============ ===========================
 
-    ``benchmarks/universal_draws.py`` measures the errors of all four.
+    ``benchmarks/feature_draws.py`` and ``benchmarks/universal_draws.py`` measure the errors.
 
     Parameters
     ----------
-    kind : {"gaussian", "orthogonal", "sobol", "hadamard"}
+    kind : {"gaussian", "orthogonal", "sobol", "hadamard", "fastfood"}
         How the rows are drawn.
     num_rows : int
         Number m of directions.
@@ -182,6 +249,10 @@ def make_projection(
     """
     if check_choice("kind", kind, PROJECTION_KINDS) == "hadamard":
         return HadamardProjection(num_rows, in_features, generator=generator, device=device)
+    if kind == "fastfood":
+        return FastfoodProjection(
+            num_rows, in_features, generator=generator, device=device, dtype=dtype
+        )
     return DenseProjection(
         kind, num_rows, in_features, generator=generator, device=device, dtype=dtype
     )

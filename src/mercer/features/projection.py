@@ -14,8 +14,8 @@ class Projection(nn.Module, abc.ABC):
     """Directions ``G`` of shape ``(num_rows, in_features)`` and the product ``G x``.
 
     Abstract. The rows behave like independent draws of N(0, I): exactly so for ``"gaussian"``,
-    in each single row for ``"orthogonal"`` and ``"sobol"``, in mean and covariance for
-    ``"hadamard"``, whose lengths are fixed (see `draw_lengths`).
+    in each single row for ``"orthogonal"``, ``"sobol"`` and ``"fastfood"``, in mean and
+    covariance for ``"hadamard"``, whose lengths are fixed (see `draw_lengths`).
 
     Parameters
     ----------
