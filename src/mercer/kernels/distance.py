@@ -112,6 +112,14 @@ class _AbsoluteDistance(torch.autograd.Function):
         return total
 
 
+class _CompiledAbsoluteDistance(torch.autograd.Function):
+    """`_AbsoluteDistance` for the compiler, which refuses a forward-mode derivative."""
+
+    forward = staticmethod(_AbsoluteDistance.forward)
+    setup_context = staticmethod(_AbsoluteDistance.setup_context)
+    backward = staticmethod(_AbsoluteDistance.backward)
+
+
 def absolute_distance(x: Tensor, y: Tensor) -> Tensor:
     r"""Sum absolute differences, :math:`\sum_k |x_{ik} - y_{jk}|`.
 
@@ -129,4 +137,6 @@ def absolute_distance(x: Tensor, y: Tensor) -> Tensor:
     """
     lead = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     x, y = x.expand(*lead, *x.shape[-2:]), y.expand(*lead, *y.shape[-2:])
-    return _AbsoluteDistance.apply(x, y)  # type: ignore[return-value]
+    compiling = torch.compiler.is_compiling()
+    distance = _CompiledAbsoluteDistance if compiling else _AbsoluteDistance
+    return distance.apply(x, y)  # type: ignore[return-value]

@@ -57,6 +57,14 @@ class _Profile(torch.autograd.Function):
         return dt * _slope(t, ctx.order)
 
 
+class _CompiledProfile(torch.autograd.Function):
+    """`_Profile` for the compiler, which refuses a forward-mode derivative."""
+
+    forward = staticmethod(_Profile.forward)
+    setup_context = staticmethod(_Profile.setup_context)
+    backward = staticmethod(_Profile.backward)
+
+
 def _slope(t: Tensor, order: int) -> Tensor:
     return _matern(t, order - 1) * (-0.5 if order == 1 else -1 / 6)
 
@@ -64,7 +72,8 @@ def _slope(t: Tensor, order: int) -> Tensor:
 def _matern(t: Tensor, order: int) -> Tensor:
     if order == 0:
         return torch.exp(-_root(t))
-    return _Profile.apply(t, order)  # type: ignore[return-value]
+    profile = _CompiledProfile if torch.compiler.is_compiling() else _Profile
+    return profile.apply(t, order)  # type: ignore[return-value]
 
 
 @final
