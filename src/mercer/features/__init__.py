@@ -5,7 +5,9 @@ Which one should I use?
 ========================= =====================================================================
 You have                  Use
 ========================= =====================================================================
+any kernel, and data      `Nystroem`: its values at landmarks; `choose_landmarks` chooses them
 a stationary kernel       `RandomFourier`: plane waves; `Fastfood` where d is large
+exp(x . y), attention     `PositiveFeatures`: none is negative
 neurons of a layer        `NeuronFeatures`: a chosen few stand for the others
 weights, and no data      `ArcCosineFeatures`: a smooth kernel between input and ReLU neuron
 any activation, no data   `UniversalFeatures`: the activation itself, for norms around one
@@ -28,7 +30,10 @@ from .fastfood import Fastfood as Fastfood
 from .fastfood_projection import FastfoodProjection as FastfoodProjection
 from .hadamard import HadamardProjection as HadamardProjection
 from .hadamard import hadamard_transform as hadamard_transform
+from .landmark_choice import choose_landmarks as choose_landmarks
 from .neuron import NeuronFeatures as NeuronFeatures
+from .nystroem import Nystroem as Nystroem
+from .positive import PositiveFeatures as PositiveFeatures
 from .projection import Projection as Projection
 from .random_fourier import RandomFourier as RandomFourier
 from .universal import UniversalFeatures as UniversalFeatures

@@ -9,7 +9,7 @@ from .._core.config import require_memory
 from .._core.precision import is_plain
 from ..kernels.dense import empty_matrix
 
-_ENTRIES = 2**17  # of a block, for each thread: one megabyte in float64
+_ENTRIES = 2**18  # of a block, for each thread: two megabytes in float64
 _SMALL = 2**16  # features under which blocks cost more than they save
 
 
