@@ -37,6 +37,13 @@ class TestRBFWithOneLengthscaleADimension(KernelContract):
         return RBF([0.8, 1.5, 3.0])
 
 
+class TestMaternInManyDimensions(KernelContract):
+    stationary, in_features = True, 40
+
+    def make(self):
+        return Matern(5.0, nu=2.5)
+
+
 class TestMatern12(KernelContract):
     stationary, smooth = True, False
 

@@ -5,25 +5,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_SAMPLE = 32  # rows that tell where the data lie
+
 
 def centred(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Subtract the mean row of x from x and y, so that a common offset costs no digits."""
-    if x.shape[-2] == 0:
+    """Subtract a typical row of x from x and y, so that a common offset costs no digits.
+
+    It is the median of a few rows, coordinate by coordinate: a row of huge numbers or NaN must
+    not reach the others.
+    """
+    n = x.shape[-2]
+    if n == 0:
         return x, y
-    centre = x.detach().mean(-2, keepdim=True)  # (..., 1, d)
+    few = x.detach()[..., :: max(1, n // _SAMPLE), :][..., : 2 * _SAMPLE, :]
+    centre = few.nanmedian(-2, keepdim=True).values  # (..., 1, d)
+    centre = centre.nan_to_num(0.0, 0.0, 0.0)
     return x - centre, y - centre
 
 
-def snap_factor(dtype: torch.dtype) -> float:
-    """Return the share of |x|^2 + |y|^2 under which a squared distance is rounding only."""
-    return 16 * torch.finfo(dtype).eps
+_MOST_DIMENSIONS = 32  # beyond which differences take longer than all that is done with them
 
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    r"""Squared Euclidean distances :math:`|x_i|^2 + |y_j|^2 - 2 x_i \cdot y_j` of centred rows.
+    r"""Squared Euclidean distances between rows, zero exactly where rows agree.
 
-    Rows that agree to rounding have distance zero exactly, and the second derivatives there are
-    those of the formula. The differentiable twin of the tiles in ``tiles.py``.
+    The derivatives are those of :math:`|x_i|^2 + |y_j|^2 - 2 x_i \cdot y_j` on centred rows, of
+    any order, at coincident rows too. The values are taken from differences, or in many
+    dimensions from that formula, with what is rounding set to zero. The differentiable twin of
+    the tiles in ``tiles.py``.
 
     Parameters
     ----------
@@ -40,12 +49,19 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     x, y = centred(x, y)
     xx = x.square().sum(-1).unsqueeze(-1)  # (..., n, 1)
     yy = y.square().sum(-1).unsqueeze(-2)  # (..., 1, m)
-    lengths = xx + yy  # (..., n, m)
-    s = lengths - 2 * (x @ y.mT)  # (..., n, m)
-    # A value without its rounding, but with the derivatives of the formula.
-    noise = snap_factor(s.dtype) * lengths.detach()
-    snapped = torch.where(s.detach() <= noise, -s.detach(), 0.0)
-    return s + snapped
+    s = xx + yy - 2 * (x @ y.mT)  # (..., n, m)
+    formula = s.detach()
+    if x.shape[-1] <= _MOST_DIMENSIONS:
+        exact = differences(x.detach(), y.detach())
+        # Where rows are out of range, so is the formula, and nothing is left to correct.
+        return torch.where(torch.isfinite(formula), s + (exact - formula), exact)
+    noise = 16 * torch.finfo(s.dtype).eps * (xx + yy).detach()
+    return s - torch.where((formula <= noise) & torch.isfinite(noise), formula, 0.0)
+
+
+def differences(x: Tensor, y: Tensor) -> Tensor:
+    """Square and add the differences of rows (..., n, d) and (..., m, d), without derivatives."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
 def _sign_sum(g: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from .base import Kernel
 from .composition import Product, Scaled, Sum
 from .constant import Constant, White
 from .cosine_similarity import CosineSimilarity, _normalized
-from .distance import centred
+from .distance import centred, differences
 from .dot_product import DotProduct
 from .laplacian import Laplacian
 from .periodic import Periodic
@@ -95,12 +95,9 @@ class SquaredDistances:
             return
         i, j = (out < doubtful).nonzero(as_tuple=True)
         if len(i) * 16 > out.numel():
-            self._differences(x, y, out)
+            out.copy_(differences(x, y))
         else:
             out[i, j] = (x[i] - y[j]).square().sum(-1)
-
-    def _differences(self, x: Tensor, y: Tensor, out: Tensor) -> None:
-        out.copy_(torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")).square_()
 
 
 @plan_tiles.register
