@@ -8,6 +8,7 @@ You have                  Use
 any kernel, and data      `Nystroem`: its values at landmarks; `choose_landmarks` chooses them
 a stationary kernel       `RandomFourier`: plane waves; `Fastfood` where d is large
 exp(x . y), attention     `PositiveFeatures`: none is negative
+a polynomial kernel       `MonomialFeatures` while they are few, `PolynomialSketch` otherwise
 neurons of a layer        `NeuronFeatures`: a chosen few stand for the others
 weights, and no data      `ArcCosineFeatures`: a smooth kernel between input and ReLU neuron
 any activation, no data   `UniversalFeatures`: the activation itself, for norms around one
@@ -31,8 +32,10 @@ from .fastfood_projection import FastfoodProjection as FastfoodProjection
 from .hadamard import HadamardProjection as HadamardProjection
 from .hadamard import hadamard_transform as hadamard_transform
 from .landmark_choice import choose_landmarks as choose_landmarks
+from .monomial import MonomialFeatures as MonomialFeatures
 from .neuron import NeuronFeatures as NeuronFeatures
 from .nystroem import Nystroem as Nystroem
+from .polynomial_sketch import PolynomialSketch as PolynomialSketch
 from .positive import PositiveFeatures as PositiveFeatures
 from .projection import Projection as Projection
 from .random_fourier import RandomFourier as RandomFourier

@@ -1,0 +1,182 @@
+"""TensorSketch: random features of the polynomial kernel, whatever its degree."""
+
+import math
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor
+
+from .._core.checks import check_generator, check_int, check_last_dim, check_materialized
+from ..kernels import Kernel, Polynomial
+from .base import FeatureMap, full_precision
+from .projection import own_stream
+from .spectrum import unscaled
+
+
+@final
+class PolynomialSketch(FeatureMap):
+    r"""Random features of the polynomial kernel: a product of count sketches (TensorSketch).
+
+    With :math:`\tilde x = (x / \ell, \sqrt c)`, random buckets :math:`h_i` of m, random signs
+    :math:`s_i` and the discrete Fourier transform F of length m,
+
+    .. math::
+
+        \phi(x) = F^{-1} \prod_{i=1}^{p} F\, C_i \tilde x, \quad
+        (C_i \tilde x)_b = \sum_{k : h_i(k) = b} s_i(k)\, \tilde x_k
+
+    is a count sketch of all the products of p coordinates, so that
+    :math:`E\, \phi(x) \cdot \phi(y) = (x \cdot y / \ell^2 + c)^p`. The variance is at most
+    :math:`3^p |\tilde x|^{2p} |\tilde y|^{2p} / m`.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        `Polynomial`, at most scaled; the map keeps a frozen copy.
+    in_features : int
+        Length d of an input vector.
+    num_features : int
+        Number m of features.
+    generator : torch.Generator, int or None, optional
+        Source of buckets and signs, which is all that is random: there are no directions to
+        make orthogonal. None means torch's default generator.
+    device, dtype : optional
+        Of the buffers.
+
+    Raises
+    ------
+    TypeError
+        If the kernel is none.
+    ValueError
+        If the kernel is not polynomial or a size is below one.
+    RuntimeError
+        If a hyperparameter was left to the data and is not set.
+
+    See Also
+    --------
+    MonomialFeatures : the exact map, for few inputs and a low degree.
+
+    Notes
+    -----
+    Difference from the paper: the features are left in the Fourier domain, as real and
+    imaginary parts (dot products are the same), and the transformed sketches are matrix products
+    with the waves of the buckets. That is real arithmetic, which compiles, O(p d m) in time,
+    and faster than fast transforms up to d of about a hundred.
+
+    References
+    ----------
+    Pham, Pagh, "Fast and scalable polynomial kernels via explicit feature maps", KDD 2013.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mercer.features import PolynomialSketch
+    >>> from mercer.kernels import Polynomial
+    >>> x = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(5, 3)
+    >>> phi = PolynomialSketch(Polynomial(3), 3, 4000, generator=0, dtype=torch.float64)
+    >>> z = phi(x)
+    >>> bool((z @ z.mT - phi.kernel(x)).abs().max() < 3.0)  # of values up to 34
+    True
+    """
+
+    buckets: Tensor
+    signs: Tensor
+    scale: Tensor
+    weight: Tensor
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        in_features: int,
+        num_features: int,
+        *,
+        generator: torch.Generator | int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self._multiple, kernel = unscaled(self._approximate(kernel))
+        if not isinstance(kernel, Polynomial):
+            raise ValueError(f"kernel: expected a Polynomial one, at most scaled, got {kernel!r}")
+        self.in_features = check_int("in_features", in_features)
+        self.num_features = check_int("num_features", num_features)
+        self.degree = kernel.degree
+        # The lengthscale's own method reads one number or d, and refuses others.
+        inverse = kernel._scale(torch.ones(1, in_features, dtype=torch.float64))[0]
+        offset = kernel.offset.detach().double().sqrt().reshape(1)
+        self._scale = torch.cat([inverse, offset]) if float(offset) else inverse  # (D,)
+        size = len(self._scale)
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        shape = (self.degree, size)
+        self.register_buffer("buckets", torch.empty(shape, device=device, dtype=torch.int64))
+        self.register_buffer("signs", torch.empty(shape, device=device, dtype=torch.int8))
+        self.register_buffer("scale", torch.empty(size, **factory))
+        self.register_buffer("weight", torch.empty(self.num_features, **factory))
+        self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+        """Redraw buckets and signs; on the meta device nothing is drawn."""
+        if self.buckets.is_meta:
+            return
+        source = own_stream(check_generator(generator))
+        m, shape = self.num_features, self.buckets.shape
+        self.buckets.copy_(torch.randint(m, shape, generator=source, device="cpu"))
+        self.signs.copy_(2 * torch.randint(2, shape, generator=source, device="cpu") - 1)
+        self.scale.copy_(self._scale)
+        # Parseval: frequencies f and m - f say the same, so that each but 0 and m / 2 counts twice.
+        waves = m // 2 + 1
+        twice = torch.full((waves,), math.sqrt(2 * self._multiple / m), dtype=torch.float64)
+        twice[0] /= math.sqrt(2)
+        if m % 2 == 0:
+            twice[-1] /= math.sqrt(2)
+        self.weight.copy_(torch.cat([twice, twice[1 : 1 + m - waves]]))
+
+    def _waves(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return real and imaginary part of the transformed sketches, each (p, D, m // 2 + 1)."""
+        m = self.num_features
+        frequency = torch.arange(m // 2 + 1, device=self.buckets.device)
+        # Integers first: an angle of many turns would lose its digits.
+        turns = self.buckets.unsqueeze(-1) * frequency % m
+        angle = turns.to(torch.promote_types(dtype, torch.float32)) * (2 * math.pi / m)
+        entries = self.signs.unsqueeze(-1).to(angle.dtype)
+        return (entries * angle.cos()).to(dtype), (entries * angle.sin()).to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map inputs of shape (..., in_features) to features of shape (..., num_features)."""
+        check_last_dim("x", x, self.in_features)
+        check_materialized(type(self).__name__, self.buckets, x)
+        full = x.to(torch.promote_types(x.dtype, torch.float32))
+        m, scale = self.num_features, self.scale.to(full.dtype)
+        if len(scale) > self.in_features:
+            full = torch.cat([full, torch.ones_like(full[..., :1])], -1)  # (..., D)
+        full = full * scale
+        cosines, sines = self._waves(full.dtype)
+        with full_precision(x):
+            real, imaginary = full @ cosines[0], full @ sines[0]  # (..., m // 2 + 1)
+            for i in range(1, self.degree):
+                re, im = full @ cosines[i], full @ sines[i]
+                real, imaginary = real * re - imaginary * im, real * im + imaginary * re
+        # The imaginary parts at 0 and, for even m, at m / 2 are zero.
+        features = torch.cat([real, imaginary[..., 1 : 1 + m - real.shape[-1]]], -1)  # (..., m)
+        return (features * self.weight.to(full.dtype)).to(x.dtype)
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "kernel": self._approximated[0].to_config(),
+            "in_features": self.in_features,
+            "num_features": self.num_features,
+        }
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any]) -> Self:
+        # On the meta device nothing is drawn; the numbers come from the state dict.
+        kernel = Kernel.build(config["kernel"])
+        return cls(**{**config, "kernel": kernel}, device="meta").to_empty(device="cpu")
+
+    def extra_repr(self) -> str:
+        """Describe the kernel and sizes for ``repr``."""
+        return (
+            f"kernel={self.kernel!r}, in_features={self.in_features}, "
+            f"num_features={self.num_features}"
+        )
