@@ -128,7 +128,8 @@ class _Product(torch.autograd.Function):
         if not (need_x or need_y or any(ctx.needs_input_grad[6:])):
             with full_precision(x):
                 a, b = (x, None) if y is None else (y, x)
-                return (*(None,) * 5, _forward(ctx.kernel, a, b, g, ctx.group))
+                gv = _forward(ctx.kernel, a, b, g, ctx.group)
+            return (*(None,) * 5, gv, *(None for _ in values))
         with full_precision(x):
             gx, gy, gv, *gp = _backward(ctx, x, y, v, values, g)
         return (
