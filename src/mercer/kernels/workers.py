@@ -35,6 +35,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
             ready = threading.Barrier(threads + 1)
 
             def start() -> None:
+                torch.get_num_threads()  # a thread's first question sets its number; ask now
                 torch.set_num_threads(1)  # of this thread, but also of those that start later,
                 ready.wait()
 
