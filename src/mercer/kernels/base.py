@@ -299,7 +299,7 @@ class Kernel(Saveable, abc.ABC):
         arguments = {**self._arguments, **changed}
         for name, values in inner.items():
             arguments[name].set_params(**values)
-        type(self).__init__(self, **arguments)
+        self.__dict__ = type(self)(**arguments).__dict__  # built aside: it may be refused
         return self
 
     def to_spec(self) -> Self:
@@ -392,7 +392,8 @@ class Kernel(Saveable, abc.ABC):
 
 def _write(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}" if value != int(value) or abs(value) > 1e6 else f"{value:.1f}"
+        text = f"{value:.6g}"
+        return text if any(c in text for c in ".en") else f"{text}.0"
     if isinstance(value, list):
         shown = [_write(v) for v in value[:4]]
         return f"[{', '.join(shown)}{f', ... {len(value)} in all' if len(value) > 4 else ''}]"
