@@ -27,6 +27,10 @@ def _identity(z: Tensor) -> Tensor:
     return z
 
 
+def _step(z: Tensor) -> Tensor:
+    return (z > 0).to(z.dtype)
+
+
 _BY_NAME: dict[str, Callable[[Tensor], Tensor]] = {
     "celu": F.celu,
     "elu": F.elu,
@@ -44,7 +48,9 @@ _BY_NAME: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "softplus": F.softplus,
     "softshrink": F.softshrink,
+    "sign": torch.sign,
     "softsign": F.softsign,
+    "step": _step,
     "tanhshrink": F.tanhshrink,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
