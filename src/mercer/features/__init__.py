@@ -7,6 +7,7 @@ You have                  Use
 ========================= =====================================================================
 any kernel, and data      `Nystroem`: its values at landmarks; `choose_landmarks` chooses them
 a stationary kernel       `RandomFourier`: plane waves; `Fastfood` where d is large
+the same, d up to 4       `QuadratureFeatures`: deterministic, often far more exact
 exp(x . y), attention     `PositiveFeatures`: none is negative
 a polynomial kernel       `MonomialFeatures` while they are few, `PolynomialSketch` otherwise
 neurons of a layer        `NeuronFeatures`: a chosen few stand for the others
@@ -38,6 +39,7 @@ from .nystroem import Nystroem as Nystroem
 from .polynomial_sketch import PolynomialSketch as PolynomialSketch
 from .positive import PositiveFeatures as PositiveFeatures
 from .projection import Projection as Projection
+from .quadrature import QuadratureFeatures as QuadratureFeatures
 from .random_fourier import RandomFourier as RandomFourier
 from .universal import UniversalFeatures as UniversalFeatures
 from .with_input import WithInput as WithInput
