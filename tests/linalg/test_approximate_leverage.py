@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import mercer
 from mercer.linalg import approximate_leverage_scores, ridge_leverage_scores
-from mercer.linalg.approximate_leverage import _probabilities, _systematic
+from mercer.linalg.approximate_leverage import inclusion_probabilities, systematic_sample
 
 
 def _clustered(n, share, seed=0):
@@ -151,7 +151,7 @@ def test_float32():
 def test_probabilities_add_up(scores, size):
     size = min(size, len(scores))
     values = torch.tensor(scores, dtype=torch.float64)
-    p = _probabilities(values, size)
+    p = inclusion_probabilities(values, size)
     assert float(p.sum()) == pytest.approx(size, rel=1e-9)
     assert bool(((p >= 0) & (p <= 1)).all())
     free = (p < 1) & (values > 1e-9)
@@ -164,7 +164,7 @@ def test_systematic_draws_have_their_probabilities():
     source, draws = torch.Generator().manual_seed(0), 4000
     counts = torch.zeros(6)
     for _ in range(draws):
-        found = _systematic(p, source)
+        found = systematic_sample(p, source)
         assert len(found) == 3
         counts[found] += 1
     error = (p * (1 - p) / draws).sqrt()

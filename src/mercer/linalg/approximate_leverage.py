@@ -108,7 +108,7 @@ def approximate_leverage_scores(
     >>> x = torch.cat([0.01 * torch.arange(500.0), torch.tensor([9.0])]).double()  # one far away
     >>> rbf = lambda i, j: torch.exp(-(x[i][:, None] - x[j]).square())
     >>> found = approximate_leverage_scores(
-    ...     rbf, torch.ones(501).double(), num_landmarks=40, ridge=1.0, generator=0
+    ...     rbf, torch.ones(501).double(), num_landmarks=90, ridge=1.0, generator=0
     ... )
     >>> int(found.scores.argmax()), round(found.scores.max().item(), 3)
     (500, 0.5)
@@ -143,8 +143,8 @@ def approximate_leverage_scores(
         part = order[:size]
         if size > s:
             scores, _ = _score(entries, diag, part, chosen, probability, ridge, s)
-            probability = _probabilities(scores, s)  # (size,)
-            drawn = _systematic(probability, source)
+            probability = inclusion_probabilities(scores, s)  # (size,)
+            drawn = systematic_sample(probability, source)
             chosen, probability = part[drawn], probability[drawn]
     everything = torch.arange(n, device=diag.device)
     scores, ridge = _score(entries, diag, everything, chosen, probability, ridge, s)
@@ -213,7 +213,7 @@ def _ask(entries: Entries, rows: Tensor, columns: Tensor) -> Tensor:
     return block.to(rows.device)
 
 
-def _probabilities(scores: Tensor, size: int) -> Tensor:
+def inclusion_probabilities(scores: Tensor, size: int) -> Tensor:
     """Find min(1, c scores) that adds up to ``size``, at most as many as there are scores."""
     weights = scores.clamp_min(1e-12 * float(scores.max()) + 1e-300)
     ascending = weights.sort().values
@@ -228,12 +228,16 @@ def _probabilities(scores: Tensor, size: int) -> Tensor:
     return (factor * weights).clamp_max(1.0)
 
 
-def _systematic(probability: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw a set in which each point is with its probability, of size their sum, (s,)."""
+def systematic_sample(probability: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw a set in which each point is with its probability, of size their sum, ascending."""
     device = "cpu" if generator is None else generator.device
+    # In a random order: data may repeat with a period that is the step's.
+    order = torch.randperm(len(probability), generator=generator, device=device)
+    order = order.to(probability.device)
     start = torch.rand((), generator=generator, dtype=torch.float64, device=device)
-    marks = probability.cumsum(0)
+    marks = probability[order].cumsum(0)
     count = round(float(marks[-1]))
     marks = marks * (count / marks[-1])  # rounding must not lose the last one
     ticks = torch.arange(count, device=probability.device) + start.to(probability.device)
-    return torch.searchsorted(marks, ticks, right=True).clamp_max(len(marks) - 1).unique()
+    found = torch.searchsorted(marks, ticks, right=True).clamp_max(len(marks) - 1)
+    return order[found].unique()
