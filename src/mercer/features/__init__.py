@@ -5,6 +5,8 @@ Which one should I use?
 ========================= =====================================================================
 You have                  Use
 ========================= =====================================================================
+a kernel, and no opinion  ``kernel.features(m, like=x)``, which is `kernel_features`; add methods
+                          of your own to it with `register_feature_method`
 any kernel, and data      `Nystroem`: its values at landmarks; `choose_landmarks` chooses them
 a stationary kernel       `RandomFourier`: plane waves; `Fastfood` where d is large
 the same, d up to 4       `QuadratureFeatures`: deterministic, often far more exact
@@ -26,6 +28,8 @@ signs to mix              `hadamard_transform`: the Hadamard matrix in O(d log d
 from .arc_cosine import ArcCosineFeatures as ArcCosineFeatures
 from .base import FeatureMap as FeatureMap
 from .base import TwoSidedFeatureMap as TwoSidedFeatureMap
+from .choose import kernel_features as kernel_features
+from .choose import register_feature_method as register_feature_method
 from .draws import DenseProjection as DenseProjection
 from .draws import make_projection as make_projection
 from .fastfood import Fastfood as Fastfood
