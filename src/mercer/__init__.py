@@ -7,6 +7,7 @@ The rooms load on first use; ``import mercer`` imports torch and nothing heavier
 `mercer.kernels`  functions k(x, y), and Gram, their matrix as a lazy operator
 `mercer.features` explicit maps phi(x): universal, arc-cosine, neurons
 `mercer.nn`       layers that stand in for those of ``torch.nn``
+`mercer.machines` estimators with fit and predict, for scikit-learn's pipelines
 `mercer.convert`  take a trained model apart and put it back smaller
 `mercer.datasets` loaders: what ships with scikit-learn, local files
 `mercer.report`   one self-contained HTML page for what a command found
@@ -19,5 +20,6 @@ from ._core.lazy import lazy_rooms
 from ._core.version import __version__ as __version__
 
 __getattr__, __dir__ = lazy_rooms(
-    __name__, ("datasets", "linalg", "kernels", "features", "nn", "convert", "report", "cli")
+    __name__,
+    ("datasets", "linalg", "kernels", "features", "nn", "machines", "convert", "report", "cli"),
 )

@@ -1,0 +1,16 @@
+"""Estimators with ``fit`` and ``predict`` or ``transform``, as scikit-learn has them.
+
+Which one should I use?
+
+==================== ============================================================================
+You want             Use
+==================== ============================================================================
+a linear model to be `FeatureTransformer` before it, in a pipeline: explicit features of any
+a kernel machine     kernel, for as many rows as you like
+==================== ============================================================================
+
+They take NumPy arrays and torch tensors and return the caller's kind, pass scikit-learn's checks
+of estimators, and never change the kernel that they are given.
+"""
+
+from .feature_transformer import FeatureTransformer as FeatureTransformer
