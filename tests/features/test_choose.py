@@ -105,10 +105,18 @@ def test_more_features_than_landmarks(kernel, kind):
 
 def test_options_reach_the_map():
     x = data(3)
-    assert RBF().features(20, like=x, draw="sobol").draw == "sobol"
+    assert RBF().features(20, like=x, draw="gaussian").draw == "gaussian"
     assert RBF().features(20, like=x, method="positive", norms=(0.1, 0.1)).damping < 0.1
     with pytest.raises(TypeError, match="draws"):
         RBF().features(20, like=x, draws="sobol")
+
+
+@pytest.mark.parametrize(
+    ("in_features", "num_features", "draw"),
+    [(8, 256, "sobol"), (8, 100, "orthogonal"), (16, 1000, "sobol"), (17, 1000, "orthogonal")],
+)
+def test_the_draw_follows_the_sizes(in_features, num_features, draw):
+    assert RBF().features(num_features, like=data(in_features)).draw == draw
 
 
 def test_a_name_will_do():

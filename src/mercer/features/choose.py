@@ -22,6 +22,7 @@ from .spectrum import spectral_components, unscaled
 
 _LOG = logging.getLogger(__name__)
 _FEW = 4  # dimensions up to which a grid may beat random frequencies
+_SOBOL = 16  # dimensions up to which, and pairs a dimension from which, Sobol points pay
 
 Maker = Callable[..., FeatureMap]
 """Make a map from (kernel, num_features, like, generator, **options)."""
@@ -80,7 +81,8 @@ def kernel_features(
                           `RandomFourier`              linear, polynomial, constant, cosine
     ``quadrature``        `QuadratureFeatures`         stationary, at most four dimensions, and
                           more exact there than random waves are
-    ``random_fourier``    `RandomFourier`              stationary otherwise
+    ``random_fourier``    `RandomFourier`              stationary otherwise; Sobol draws in few
+                                                       dimensions, orthogonal ones elsewhere
     ``nystroem``          `Nystroem`                   any other kernel
     ``polynomial_sketch`` `PolynomialSketch`           polynomial, like of fewer rows than features
     ``positive``          `PositiveFeatures`           exponential, like of as few rows
@@ -278,6 +280,24 @@ def _register(name: str, make: Any, *, pairs: bool) -> None:
     register_feature_method(name)(maker)
 
 
-_register("random_fourier", RandomFourier, pairs=True)
+@register_feature_method("random_fourier")
+def _random_fourier(
+    kernel: Kernel,
+    num_features: int,
+    like: Tensor,
+    generator: torch.Generator | None,
+    **options: Any,
+) -> FeatureMap:
+    in_features = like.shape[-1]
+    components = spectral_components(kernel, in_features) or []
+    # Sobol points pay where they are many for their dimensions; see the table of RandomFourier.
+    width = max((max(len(c.factors), 1) * in_features for c in components), default=0)
+    spread = width <= _SOBOL and num_features >= 2 * _SOBOL * width
+    given = {"draw": "sobol" if spread else "orthogonal", "generator": generator}
+    return RandomFourier(
+        kernel, in_features, _even(num_features), **{**given, **_factory(like), **options}
+    )
+
+
 _register("fastfood", Fastfood, pairs=True)
 _register("polynomial_sketch", PolynomialSketch, pairs=False)

@@ -22,8 +22,8 @@ class FastfoodProjection(Projection):
     with signs B, a permutation :math:`\Pi`, normal numbers G and lengths S on diagonals, and H
     the Hadamard matrix; inputs are padded with zeros. A row of ``H G`` is a Gaussian vector and
     what follows turns it, so every single row has the law N(0, I), where those of
-    `HadamardProjection` have its mean and covariance only; but rows of a block are orthogonal
-    on average only, so that errors are those of independent rows.
+    `HadamardProjection` have its mean and covariance only; but the rows of a block share their
+    normal numbers, and errors are up to 1.4 times those of independent rows.
 
     Parameters
     ----------
