@@ -20,6 +20,14 @@ from .dual_variance import variance_mean
 from .surrogate import SurrogateActivation, surrogate_derivative
 
 
+def _hardsigmoid_slope(z: Tensor) -> Tensor:
+    return (z.abs() < 3).to(z.dtype) / 6
+
+
+# The backward of torch's hardsigmoid multiplies by a sixth in single precision.
+_SLOPES = {"hardsigmoid": _hardsigmoid_slope, "Hardsigmoid()": _hardsigmoid_slope}
+
+
 def _product(left: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tensor], x: Tensor):
     return left(x) * right(x)
 
@@ -54,7 +62,8 @@ class Dual:
 
     @property
     def _sides(self) -> tuple[Side, Side]:
-        profile = Profile(self.activation.function, self.derivative)
+        slope = self.derivative or _SLOPES.get(self.activation.spec or "")
+        profile = Profile(self.activation.function, slope)
         chosen = None if self.surrogate is None else surrogate_derivative(self.surrogate)
         return Side(profile), Side(profile, None if chosen is None else Profile(chosen))
 
@@ -166,7 +175,8 @@ class Dual:
             if self.surrogate is None:
                 return value, torch.full_like(value, math.inf)
             s = torch.where(q > 0, q, 1.0).sqrt()
-            there = second(torch.tensor([place], dtype=torch.float64, device=q.device)).to(q.dtype)
+            at = torch.tensor([place], dtype=torch.float64, device=q.device)
+            there = second(at)[0].to(q.dtype)
             slope = slope + torch.where(q > 0, height * there * density(place / s) / s, 0.0)
         return value, slope
 

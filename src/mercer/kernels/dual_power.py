@@ -40,8 +40,7 @@ def _exact_polynomials(order: int) -> tuple[list[Fraction], list[Fraction]]:
     return m, r[:k] if k else []
 
 
-@functools.cache
-def _polynomials(order: int) -> dict[str, Coefficients]:
+def _named_polynomials(order: int) -> dict[str, Coefficients]:
     """M, R and what their derivatives with respect to P need, at P = 1."""
     m, r = _exact_polynomials(order)
     v = []  # (R - q M) / (1 - q^2), without remainder
@@ -51,6 +50,14 @@ def _polynomials(order: int) -> dict[str, Coefficients]:
     by_p = [[c * Fraction(len(w) - 1 - i, 2) for i, c in enumerate(w)] for w in (m, r)]
     named = {"M": m, "R": r, "V": v, "M_P": by_p[0][: order - 1], "R_P": by_p[1][: order - 2]}
     return {name: tuple(float(c) for c in found) for name, found in named.items()}
+
+
+# Made ahead: torch.compile traces through caches, and knows no fractions.
+_TABLE = tuple(_named_polynomials(order) for order in range(9))
+
+
+def _polynomials(order: int) -> dict[str, Coefficients]:
+    return _TABLE[order] if order < len(_TABLE) else _named_polynomials(order)
 
 
 def _evaluate(coefficients: Coefficients, q: Tensor, product: Tensor) -> Tensor | float:

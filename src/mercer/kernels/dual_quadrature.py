@@ -16,6 +16,7 @@ from .dual_mesh import NODES, panel_nodes
 _OUTER = 10.0  # the weight there is e^-50
 _INNER = 9.0
 _MOST_NODES = 2**21
+_ENTRIES = 1024  # at a time
 
 Function = Callable[[Tensor], Tensor]
 
@@ -85,6 +86,9 @@ def pair_mean(
         entries = [t[~line] for t in (s1, s2, rho)]
         value[~line] = pair_mean(left, right, edges, kinks, *entries)
         return value
+    if len(rho) > _ENTRIES:
+        pieces = zip(*(t.split(_ENTRIES) for t in (s1, s2, rho)), strict=True)
+        return torch.cat([pair_mean(left, right, edges, kinks, *one) for one in pieces])
     slope = torch.where(rho == 0, 1.0, s2 * rho)
     tiny = torch.finfo(s1.dtype).tiny
     at = [_column(edges[0], s1) / s1.clamp(min=tiny).unsqueeze(-1)]
@@ -93,7 +97,7 @@ def pair_mean(
         width = (rest / torch.where(rho == 0, 1.0, rho).abs()).view(-1, 1, 1)
         steps = _column([-8.0, -3.0, 0.0, 3.0, 8.0], s1)
         at.append((middle.unsqueeze(-1) + width * steps).flatten(1))
-    base = torch.linspace(-_OUTER, _OUTER, 9, dtype=s1.dtype, device=s1.device)
+    base = torch.linspace(-_OUTER, _OUTER, 11, dtype=s1.dtype, device=s1.device)
     found = torch.cat(at, -1).nan_to_num().clamp(-_OUTER, _OUTER)
     found = found[:, (found.abs() < _OUTER).any(0)]
     edge = torch.cat([base.expand(len(rho), -1), found], -1).sort(-1).values
@@ -120,7 +124,7 @@ def _line_mean(
     """``E[f(s1 Z) g(s2 Z)]`` for factors of either sign, shape (n,)."""
     parts = []
     for one, two in zip(s1.split(512), s2.split(512), strict=True):
-        base = diagonal_edges(edges[0], one, _OUTER, 9)
+        base = diagonal_edges(edges[0], one, _OUTER, 21)
         more = (
             diagonal_edges(edges[1], two.abs(), _OUTER, 2)
             * torch.where(two < 0, -1.0, 1.0)[:, None]

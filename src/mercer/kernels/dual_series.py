@@ -115,7 +115,8 @@ def _limits(tails: Tensor) -> Tensor:
 def _tails(found: Tensor, norms: Tensor) -> Tensor:
     """Relative norm of what the first n terms leave, the worst over the deviations."""
     sums = torch.cat([torch.zeros_like(found[:1]), found.square().cumsum(0)])
-    left = (1 - sums / torch.where(norms > 0, norms, 1.0)).clamp(min=0)
+    # Rounding hides a rest of this size: taken for zero, the other side's rest would go unseen.
+    left = (1 - sums / torch.where(norms > 0, norms, 1.0)).clamp(min=1e-15)
     return left.sqrt().amax(-1)
 
 
@@ -167,6 +168,7 @@ def series_moment(
     a = b = rho
     limits = None
     slow = torch.zeros_like(rho, dtype=torch.bool)
+    by_panels = max(orders) <= 1 or sorted(orders) == [0, 2]  # higher ones are left to the series
     for terms in _TERMS:
         a, first = _coefficients(left, orders[0], s1, terms, reach)
         same = left == right and orders[0] == orders[1] and torch.equal(s1, s2)
@@ -182,15 +184,14 @@ def series_moment(
         # Seconds, roughly: a millisecond an entry by panels against the next step's terms.
         sides = len(s1) if same else len(s1) + len(s2)
         longer = 3.2 * terms * (2e-6 * sides + 1e-9 * rho.numel())
-        apart = slow & (rho.abs() < 1)  # on the line an entry is one integral, and cheap
-        if 1e-3 * int(apart.sum()) <= longer or (limits is None and terms == _TERMS[-2]):
+        apart = int((slow & (rho.abs() < 1)).sum())  # on the line an entry is one cheap integral
+        cheap = by_panels and 1e-3 * apart <= longer
+        if cheap or not bool(slow.any()) or (limits is None and terms == _TERMS[-2]):
             break
     value = _blocks(a, b, i, j, rho, limits)
-    if bool(slow.any()):
+    if by_panels and bool(slow.any()):
         entries = [t.expand_as(rho)[slow] for t in (d1, d2, rho)]
-        found = _by_panels(left, right, orders, reach, *entries)
-        if found is not None:
-            value[slow] = found
+        value[slow] = _by_panels(left, right, orders, reach, *entries)
     return value
 
 
@@ -202,8 +203,8 @@ def _by_panels(
     s1: Tensor,
     s2: Tensor,
     rho: Tensor,
-) -> Tensor | None:
-    """Do the same by quadrature for entries (n,); None for orders left to the series."""
+) -> Tensor:
+    """Do the same by quadrature for entries (n,), for orders up to one, and two with zero."""
     if orders[0] < orders[1]:  # the right one may be of order two
         left, right, s1, s2 = right, left, s2, s1
         orders = (orders[1], orders[0])
@@ -217,10 +218,7 @@ def _by_panels(
         if jumps:
             first = first + jump_terms(slope, other, edges, (jumps, ()), s1, s2, rho)
         second = _by_panels(left, right, (1, 1), reach, s1, s2, rho)
-        assert second is not None
         return (first - s1 * s2 * rho * second) / s1.clamp(min=_LEAST).square()
-    if max(orders) > 1:
-        return None
     meshes = left.mesh(orders[0], reach), right.mesh(orders[1], reach)
     functions = left.function(orders[0]), right.function(orders[1])
     edges = meshes[0].edges, meshes[1].edges
