@@ -56,16 +56,22 @@ def fill_matrix(kernel: Kernel, x: Tensor, y: Tensor | None) -> Tensor:
 
     def band(i: int, check: Callable[[], None]) -> None:
         rows = slice(i, min(i + side, n))
+        # A tile is made in memory of its own and copied out: everything is faster where rows
+        # follow each other, above all the transposed copy.
+        buffer, mirror = a.new_empty(2, side * side)
         for j in range(i if y is None else 0, m, side):
             check()
             columns = slice(j, min(j + side, m))
-            tile = out[rows, columns]
+            height, width = rows.stop - i, columns.stop - j
+            tile = buffer[: height * width].view(height, width)
             fill(rows, columns, tile)
             if y is None and i == j:  # need not be symmetric to the last bit yet
                 tile.copy_(tile.triu() + tile.triu(1).mT)
                 tile.diagonal().copy_(kernel._diagonal(a[rows]))
             elif y is None:
-                out[columns, rows] = tile.mT
+                turned = mirror[: height * width].view(width, height)
+                out[columns, rows] = turned.copy_(tile.mT)
+            out[rows, columns] = tile
 
     for _ in in_order(range(0, n, side), band, x.device):
         pass

@@ -1,0 +1,133 @@
+"""Products of a kernel matrix with 16 vectors, never built, against scikit-learn and KeOps.
+
+50,000 points in 3, 50 and 500 dimensions, RBF in float64, in 2 GiB of memory (the matrix would
+take 20 GB): ``kernel.gram(x) @ v`` beside scikit-learn's matrix in pieces of rows, and KeOps where
+it is installed (``pip install pykeops``), turn by turn. Each runs in a process of its own for its
+peak memory first; the budget of Mercer is 2 GiB there.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics.pairwise import rbf_kernel
+
+import mercer
+from mercer.cli.environment import describe_environment
+from mercer.cli.timing import interleaved
+from mercer.kernels import RBF
+
+VECTORS = 16
+PIECE = 2_000  # rows at a time for scikit-learn: 0.8 GB, and as much again for its exponential
+
+
+def data(points: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw points and vectors."""
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(points, d, generator=source, dtype=torch.float64)
+    return x, torch.randn(points, VECTORS, generator=source, dtype=torch.float64)
+
+
+def with_mercer(x: torch.Tensor, v: torch.Tensor) -> np.ndarray:
+    """Multiply lazily."""
+    kernel = RBF(x.shape[1] ** 0.5).requires_grad_(False)
+    return (kernel.gram(x) @ v).numpy()
+
+
+def with_scikit_learn(x: torch.Tensor, v: torch.Tensor) -> np.ndarray:
+    """Multiply by dense pieces."""
+    X, V = x.numpy(), v.numpy()
+    out = np.empty((len(X), V.shape[1]))
+    for i in range(0, len(X), PIECE):
+        out[i : i + PIECE] = rbf_kernel(X[i : i + PIECE], X, gamma=0.5 / X.shape[1]) @ V
+    return out
+
+
+def with_keops(x: torch.Tensor, v: torch.Tensor) -> np.ndarray:
+    """Multiply lazily, by a compiled reduction."""
+    from pykeops.torch import LazyTensor
+
+    a, b = LazyTensor(x[:, None, :]), LazyTensor(x[None, :, :])
+    return ((-((a - b) ** 2).sum(-1) * (0.5 / x.shape[1])).exp() @ v).numpy()
+
+
+METHODS: dict[str, Callable[[torch.Tensor, torch.Tensor], np.ndarray]] = {
+    "mercer": with_mercer,
+    "scikit-learn": with_scikit_learn,
+    "keops": with_keops,
+}
+
+
+def available() -> dict[str, Callable[[torch.Tensor, torch.Tensor], np.ndarray]]:
+    """Leave out what is not installed."""
+    try:
+        import pykeops  # noqa: F401
+    except ImportError:
+        print("KeOps is not installed")
+        return {name: method for name, method in METHODS.items() if name != "keops"}
+    return METHODS
+
+
+def peak(name: str, points: int, d: int) -> float:
+    """Peak resident memory of one method in a process of its own, in GiB."""
+    command = [sys.executable, __file__, "--peak", name, "--points", str(points), "--d", str(d)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def main() -> None:
+    """Run and print; write JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument("--points", type=int, default=50_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peak", choices=list(METHODS), help=argparse.SUPPRESS)
+    parser.add_argument("--d", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    mercer.config.memory_budget = "2 GiB"
+    if args.peak:
+        METHODS[args.peak](*data(args.points, args.d))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        return
+    methods = available()
+    print(f"{args.points:,} points, {VECTORS} vectors, float64, {torch.get_num_threads()} threads")
+    rows: list[dict[str, Any]] = []
+    for d in (3, 50, 500):
+        x, v = data(args.points, d)
+        reference = with_scikit_learn(x, v)
+        scale = np.abs(reference).max()
+        times = interleaved(
+            {name: lambda m=method: m(x, v) for name, method in methods.items()},
+            seconds=0,
+            least=args.repeats,
+        )
+        for name, method in methods.items():
+            row = {
+                "d": d,
+                "method": name,
+                "seconds": times[name]["median"],
+                "ratio": times[name]["median"] / times["mercer"]["median"],
+                "difference": float(np.abs(method(x, v) - reference).max() / scale),
+                "peak_gib": peak(name, args.points, d),
+            }
+            rows.append(row)
+            print(
+                f"d {d:3d}  {name:12s} {row['seconds']:7.2f} s  {row['ratio']:5.2f}x mercer's  "
+                f"peak {row['peak_gib']:.2f} GiB  difference {row['difference']:.1e}",
+                flush=True,
+            )
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        result = {"points": args.points, "rows": rows, "environment": describe_environment()}
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
