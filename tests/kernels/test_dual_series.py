@@ -242,6 +242,8 @@ def test_what_cannot_be_resolved_raises():
         dual(lambda z: torch.sin(1e5 * z))(one, one, one / 2)
     with pytest.raises(ValueError, match="activation: grows too fast"):
         dual(lambda z: torch.exp(z * z / 4))(one, one, one / 2)
+    with pytest.raises(ValueError, match="q11, q22, q12: NaN or infinity"):
+        dual("tanh")(one, one * math.nan, one / 2)
     with pytest.raises(ValueError, match="activation: NaN or infinity"):
         dual(lambda z: torch.log(z.clamp(min=-1)))(one, one, one / 2)
 

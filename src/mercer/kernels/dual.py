@@ -47,6 +47,8 @@ class Dual:
         The function :math:`\phi`.
     surrogate : str, callable or None
         What the column takes in place of :math:`\phi'`.
+    derivative : callable or None
+        The derivative, where it was given.
     method : {"closed form", "series", "quadrature"}
         How values are computed; the first two of K, the last one where a jump meets a surrogate
         without a closed form.
@@ -197,23 +199,19 @@ def dual(
     This is what a wide layer does to the kernel of its inputs: K makes the NNGP kernel, Kdot
     beside it the neural tangent kernel.
 
-    =========================================== ==============================================
-    Activation                                  Method
-    =========================================== ==============================================
-    relu, leaky_relu, abs, step, sign, powers   closed form, derivatives by hand
-    (`PowerActivation`), ``nn.LeakyReLU(...)``,
-    ``nn.RReLU(...)``
-    identity, square, `PolynomialActivation`,   closed form
-    `HermiteActivation`
-    erf (`ErfActivation`), gelu                 closed form
-    sin, cos (`SineActivation`)                 closed form
-    exp (`ExponentialActivation`)               closed form
-    gaussian (`GaussianActivation`),            closed form
-    `GaborActivation`
-    tanh, sigmoid, silu, softplus, mish, ELU,   Hermite series; quadrature for the entries
-    SELU, hardtanh, any other name, module or   where its bound on what it leaves out is too
-    function                                    large
-    =========================================== ==============================================
+    =========================== ==============================================================
+    Method                      Activations
+    =========================== ==============================================================
+    closed form, derivatives    relu, leaky_relu, abs, step, sign, `PowerActivation`,
+    by hand                     ``nn.LeakyReLU(...)``, ``nn.RReLU(...)``
+    closed form                 identity, square, `PolynomialActivation`, `HermiteActivation`,
+                                erf, `ErfActivation`, gelu, sin, cos, `SineActivation`, exp,
+                                `ExponentialActivation`, gaussian, `GaussianActivation`,
+                                `GaborActivation`
+    Hermite series              tanh, sigmoid, silu, softplus, mish, ELU, SELU, hardtanh and
+                                any other name, module or function; quadrature for entries
+                                where the bound on what is left out is too large
+    =========================== ==============================================================
 
     The series is computed in float64, its error is bounded by 1e-13 of
     ``sqrt(E[phi(u)^2] E[phi(v)^2])``; a function that cannot be resolved raises. Where kinks slow

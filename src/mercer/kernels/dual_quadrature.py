@@ -183,7 +183,6 @@ def jump_terms(
     return total
 
 
-@functools.cache
 def reach_for(deviation: float) -> float:
     """Choose the power of two that meshes for deviations up to this one reach."""
     return 2.0 ** max(4, math.ceil(math.log2(max(16 * deviation, 1.0))))

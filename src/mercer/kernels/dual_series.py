@@ -158,6 +158,8 @@ def series_moment(
     q12 = q12.detach().double()
     if q12.numel() == 0:
         return q12
+    if not all(bool(q.isfinite().all()) for q in (*variances, q12)):
+        raise ValueError("q11, q22, q12: NaN or infinity among them")
     (s1, i), (s2, j) = (v.sqrt().unique(return_inverse=True) for v in variances)
     d1, d2 = s1[i], s2[j]
     scale = d1 * d2

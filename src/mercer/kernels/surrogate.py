@@ -47,16 +47,17 @@ def surrogate_derivative(
 ) -> Callable[[Tensor], Tensor]:
     r"""Find a surrogate derivative by name.
 
-    ==================================== ======================================================
-    Name                                 Derivative at z
-    ==================================== ======================================================
-    ``"identity"``, ``"straight_through"`` 1
-    ``"clipped"``                        1 for ``|z| <= 1``, else 0 (of hardtanh)
-    ``"triangle"``                       ``max(0, 1 - |z|)``
-    ``"erf"``                            ``2 / sqrt(pi) exp(-z^2)``
-    ``"sigmoid"``                        ``s(z) (1 - s(z))`` with the logistic function s
-    ``"sine"``                           ``cos(z)``, for a forward that is periodic
-    ==================================== ======================================================
+    ====================== ====================================================
+    Name                   Derivative at z
+    ====================== ====================================================
+    ``"identity"``         1
+    ``"straight_through"`` 1
+    ``"clipped"``          1 for ``|z| <= 1``, else 0: that of hardtanh
+    ``"triangle"``         ``max(0, 1 - |z|)``
+    ``"erf"``              ``2 / sqrt(pi) exp(-z^2)``
+    ``"sigmoid"``          ``s(z) (1 - s(z))`` with the logistic function s
+    ``"sine"``             ``cos(z)``, for a forward that is periodic
+    ====================== ====================================================
 
     Parameters
     ----------
