@@ -1,5 +1,7 @@
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -189,12 +191,38 @@ def test_blocks_under_a_small_budget(monkeypatch):
     budget = mercer._core.config.resident_memory() + 3 * 2**22
     with mercer.config.override(memory_budget=budget):
         np.testing.assert_allclose(machine.transform(x), whole, atol=1e-9)
-    assert sum(sizes) == 20_000 and max(sizes) <= 4000
+    assert sum(sizes) == 20_000 and max(sizes) <= 10_000
     with (
         mercer.config.override(memory_budget="1 MiB"),
         pytest.raises(MemoryError, match=r"20000 rows of 50 features in float64.*in batches"),
     ):
         machine.transform(x)
+
+
+_RESIDENT = """
+import resource, sys
+import numpy as np, torch, mercer
+from mercer.machines import FeatureTransformer
+from mercer._core.config import resident_memory
+torch.set_num_threads(1)
+n, m, method, spare = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+x = np.random.default_rng(0).normal(size=(n, 4))
+machine = FeatureTransformer("rbf", m, method=method, random_state=0).fit(x[:2000])
+machine.transform(x[:2000])
+mercer.config.memory_budget = resident_memory() + 8 * n * m + spare
+z = machine.transform(x)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(mercer.config.memory_budget - peak)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["random_fourier", "nystroem"])
+@pytest.mark.parametrize("n", [200_000, 400_000, 800_000])
+def test_resident_memory_stays_under_the_budget(n, method):
+    command = [sys.executable, "-c", _RESIDENT, str(n), "64", method, str(2**27)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert int(result.stdout) >= 0
 
 
 def test_read_only_and_reversed_arrays():

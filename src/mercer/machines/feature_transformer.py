@@ -15,8 +15,6 @@ from .._core.config import block_rows, require_memory
 from ..kernels import Kernel, resolve_kernel
 from .rows import as_tensor, check_rows
 
-_LARGEST_BLOCK = 16384  # rows at once
-
 
 @final
 class FeatureTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -158,16 +156,19 @@ class FeatureTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             f"{n} rows of {m} features in {rows.dtype}",
             "transform the rows in batches, or ask for fewer features",
         )
+        device = next(self.feature_map_.buffers(), torch.empty(0)).device
+        # Maps write by blocks of their own; these are for the copies that they make of a row.
+        step = block_rows(8 * (3 * m + 2 * rows.shape[1]), most=max(n, 1))
+        if step >= n:
+            whole = self.feature_map_(as_tensor(rows).to(device))
+            return whole.to(rows.device) if isinstance(rows, Tensor) else whole.cpu().numpy()
         if isinstance(rows, Tensor):
             found = torch.empty(n, m, dtype=rows.dtype, device=rows.device)
         else:
             found = np.empty((n, m), dtype=rows.dtype)
         target = as_tensor(found)
-        stored = next(self.feature_map_.buffers(), target)
-        # A block and the temporaries of a map, which are a few times as large.
-        step = block_rows(8 * (8 * m + 2 * rows.shape[1]), most=_LARGEST_BLOCK)
         for start in range(0, n, step):
-            block = as_tensor(rows[start : start + step]).to(stored.device)
+            block = as_tensor(rows[start : start + step]).to(device)
             target[start : start + step] = self.feature_map_(block)
         return found
 
