@@ -50,7 +50,8 @@ class FeatureMap(Saveable, abc.ABC):
                 f"{kernel.event_ndim} axes"
             )
         kernel._check_set()
-        self._approximated = (kernel.to_spec().cpu().requires_grad_(False).eval(),)
+        with torch.device("cpu"):  # whatever the default is
+            self._approximated = (kernel.to_spec().cpu().requires_grad_(False).eval(),)
         return self._approximated[0]
 
     @abc.abstractmethod

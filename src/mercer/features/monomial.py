@@ -11,7 +11,8 @@ from .._core.checks import check_int, check_last_dim, check_materialized
 from .._core.config import require_memory
 from ..kernels import Constant, Kernel, Linear, Polynomial
 from .base import FeatureMap
-from .spectrum import unscaled
+from .projection import on_cpu
+from .spectrum import inverse_lengthscale, unscaled
 
 
 @final
@@ -81,15 +82,13 @@ class MonomialFeatures(FeatureMap):
         if isinstance(kernel, Constant):
             self.degree, self._offset = 0, 1.0
             self._multiple *= float(kernel.value.detach())
-            self._scale = torch.ones(in_features, dtype=torch.float64)
+            self._scale = torch.ones(in_features, dtype=torch.float64, device="cpu")
         else:
             assert isinstance(kernel, Linear | Polynomial)
             polynomial = isinstance(kernel, Polynomial)
             self.degree = kernel.degree if polynomial else 1
             self._offset = float(kernel.offset.detach()) if polynomial else 0.0
-            # The lengthscale's own method reads one number or d, and refuses others.
-            self._scale = kernel._scale(torch.ones(1, in_features, dtype=torch.float64))[0]
-            self._scale = self._scale.detach()
+            self._scale = inverse_lengthscale(kernel, self.in_features)
         require_memory(
             100.0 * count * max(self.degree, 1),
             f"the list of {count} monomials",
@@ -103,7 +102,7 @@ class MonomialFeatures(FeatureMap):
         self.register_buffer("weight", torch.empty(count, **factory))
         self.reset_parameters()
 
-    @torch.no_grad()
+    @on_cpu
     def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
         """Set the buffers anew; nothing is random."""
         if self.weight.is_meta:

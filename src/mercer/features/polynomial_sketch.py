@@ -9,8 +9,8 @@ from torch import Tensor
 from .._core.checks import check_generator, check_int, check_last_dim, check_materialized
 from ..kernels import Kernel, Polynomial
 from .base import FeatureMap, full_precision
-from .projection import own_stream
-from .spectrum import unscaled
+from .projection import on_cpu, own_stream
+from .spectrum import inverse_lengthscale, unscaled
 
 
 @final
@@ -101,8 +101,7 @@ class PolynomialSketch(FeatureMap):
         self.in_features = check_int("in_features", in_features)
         self.num_features = check_int("num_features", num_features)
         self.degree = kernel.degree
-        # The lengthscale's own method reads one number or d, and refuses others.
-        inverse = kernel._scale(torch.ones(1, in_features, dtype=torch.float64))[0]
+        inverse = inverse_lengthscale(kernel, self.in_features)
         offset = kernel.offset.detach().double().sqrt().reshape(1)
         self._scale = torch.cat([inverse, offset]) if float(offset) else inverse  # (D,)
         size = len(self._scale)
@@ -114,7 +113,7 @@ class PolynomialSketch(FeatureMap):
         self.register_buffer("weight", torch.empty(self.num_features, **factory))
         self.reset_parameters(generator)
 
-    @torch.no_grad()
+    @on_cpu
     def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
         """Redraw buckets and signs; on the meta device nothing is drawn."""
         if self.buckets.is_meta:

@@ -20,7 +20,8 @@ from .base import FeatureMap, full_precision
 from .blocks import can_block, map_blocks
 from .draws import PROJECTION_KINDS, make_projection
 from .gaussian_trick import best_damping, log_modulus_moment
-from .spectrum import unscaled
+from .projection import on_cpu
+from .spectrum import inverse_lengthscale, unscaled
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -53,7 +54,7 @@ def relative_moment(
     Tensor
         The moment, of the shape that the arguments broadcast to.
     """
-    damping = torch.as_tensor(damping, dtype=square.dtype)
+    damping = torch.as_tensor(damping, dtype=square.dtype, device=square.device)
     growth = log_modulus_moment(damping, 0.0, in_features)
     single = torch.exp(growth + square / (1 + 8 * damping))
     return (single + torch.exp(growth - square)) / 2 if paired else single
@@ -66,7 +67,8 @@ def optimal_damping(square: float, in_features: int, *, paired: bool) -> float:
     is found by golden section.
     """
     # The exponent S / (2p - 1) is that of `best_damping` for 2 S, up to a constant.
-    high = float(best_damping(torch.tensor(2 * square, dtype=torch.float64), in_features))
+    twice = torch.tensor(2 * square, dtype=torch.float64, device="cpu")
+    high = float(best_damping(twice, in_features))
     if not paired or high == 0:
         return high
 
@@ -203,8 +205,7 @@ class PositiveFeatures(FeatureMap):
                 f"num_features: expected an even number, as features come in pairs, got "
                 f"{num_features}; or pass paired=False"
             )
-        # The lengthscale's own method reads one number or d, and refuses others.
-        self._inverse = kernel._scale(torch.ones(1, in_features, dtype=torch.float64))[0]
+        self._inverse = inverse_lengthscale(kernel, self.in_features)
         if damping is None:
             square = self._mean_square(norms, like)
             damping = optimal_damping(square, self.in_features, paired=self.paired)
@@ -237,7 +238,7 @@ class PositiveFeatures(FeatureMap):
         mean = float(self._inverse.square().mean())
         return mean * sum(check_real("norms", norm, least=0) ** 2 for norm in norms)
 
-    @torch.no_grad()
+    @on_cpu
     def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
         """Redraw the directions; on the meta device nothing is drawn."""
         if self.offset.is_meta:

@@ -1,12 +1,17 @@
 """The noun Projection: random directions G of a feature map, and the product G x."""
 
 import abc
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .._core.checks import check_generator, check_int
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _CHUNK = 2**22  # numbers drawn at a time where only their sums of squares are kept
 
 
@@ -58,6 +63,17 @@ class Projection(nn.Module, abc.ABC):
     def extra_repr(self) -> str:
         """Return the shape and kind for ``repr``."""
         return f"{self.num_rows}, {self.in_features}, kind={self.kind!r}"
+
+
+def on_cpu(compute: Callable[P, T]) -> Callable[P, T]:
+    """Decorate what draws or prepares numbers: on the CPU, whatever the default, no gradients."""
+
+    @functools.wraps(compute)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with torch.no_grad(), torch.device("cpu"):
+            return compute(*args, **kwargs)
+
+    return run
 
 
 def own_stream(generator: torch.Generator | int | None) -> torch.Generator:

@@ -11,6 +11,7 @@ from .._core.checks import check_finite, check_int, check_last_dim, check_materi
 from ..kernels import Kernel
 from .base import FeatureMap, full_precision
 from .blocks import can_block, map_blocks
+from .projection import on_cpu
 from .quadrature_rules import Rule, grid_rule, grid_sizes, has_grid, sobol_rule
 from .spectrum import Component, allot, spectral_components
 
@@ -132,7 +133,7 @@ class QuadratureFeatures(FeatureMap):
         self.register_buffer("largest_error", torch.empty((), **factory))
         self.reset_parameters()
 
-    @torch.no_grad()
+    @on_cpu
     def _rule(self) -> Rule:
         """Return the frequencies (n, d) and weights (n,) of all parts of the kernel."""
         components = spectral_components(self._approximated[0], self.in_features) or []
@@ -144,7 +145,7 @@ class QuadratureFeatures(FeatureMap):
             weights.append(c.variance * w)
         return torch.cat(points), torch.cat(weights)
 
-    @torch.no_grad()
+    @on_cpu
     def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
         """Set the buffers anew; nothing is random."""
         if self.amplitude.is_meta:
@@ -218,7 +219,7 @@ def _rule(component: Component, in_features: int, count: int, radii: int, nodes:
     return sobol_rule(component, in_features, count)
 
 
-@torch.no_grad()
+@on_cpu
 def _best_rule(
     component: Component, in_features: int, count: int, differences: Tensor
 ) -> tuple[int, int]:
@@ -236,6 +237,7 @@ def _best_rule(
     return sizes[errors.index(min(errors))]
 
 
+@on_cpu
 def _differences(component: Component, in_features: int, like: Tensor | None) -> Tensor:
     """Return differences (p, d) between points, in float64 on the CPU."""
     if like is not None:

@@ -24,8 +24,8 @@ from .draws import (
     draw_uniforms,
     make_projection,
 )
-from .projection import own_stream
-from .spectrum import allot, spectral_components, unscaled
+from .projection import on_cpu, own_stream
+from .spectrum import allot, inverse_lengthscale, spectral_components, unscaled
 
 
 @final
@@ -162,7 +162,7 @@ class RandomFourier(FeatureMap):
             self.register_buffer(name, torch.empty(shape, **factory))
         self.reset_parameters(generator)
 
-    @torch.no_grad()
+    @on_cpu
     def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
         """Redraw the frequencies; on the meta device nothing is drawn."""
         if self.amplitude.is_meta:
@@ -182,10 +182,7 @@ class RandomFourier(FeatureMap):
             self.projection.reset_parameters(source)
             uniforms = draw_uniforms(half, radial.num_uniforms(self.in_features), source)
             self.radii.copy_(radial.radii(uniforms) * self.projection.draw_lengths(source))
-            # The lengthscale's own method reads one number or d, and refuses others.
-            self.inverse_lengthscale.copy_(
-                radial._scale(torch.ones(1, self.in_features, dtype=torch.float64))[0]
-            )
+            self.inverse_lengthscale.copy_(inverse_lengthscale(radial, self.in_features))
             return
         rows = []
         for c, n in zip(components, shares, strict=True):

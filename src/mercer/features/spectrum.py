@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import Constant, Cosine, Kernel, Product, Scaled, Stationary, Sum
+from ..kernels.stationary import Scales
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def spectral_components(kernel: Kernel, in_features: int) -> list[Component] | N
     list of Component or None
         The components; None where a part of the kernel is not stationary.
     """
-    found = _components(kernel, in_features)
+    with torch.device("cpu"):
+        found = _components(kernel, in_features)
     if found is None:
         return None
     constant = sum(c.variance for c in found if not c.factors)
@@ -106,6 +108,13 @@ def unscaled(kernel: Kernel) -> tuple[float, Kernel]:
         factor *= float(kernel.scale.detach())
         kernel = kernel.kernel
     return factor, kernel
+
+
+def inverse_lengthscale(kernel: Scales, in_features: int) -> Tensor:
+    """Return one over the lengthscale of every dimension, (d,), in float64 on the CPU."""
+    # The lengthscale's own method reads one number or d, and refuses others.
+    with torch.no_grad(), torch.device("cpu"):
+        return kernel._scale(torch.ones(1, in_features, dtype=torch.float64))[0]
 
 
 def allot(components: list[Component], count: int) -> list[int]:
