@@ -38,6 +38,18 @@ def test_equals_tensor_sketch_by_fast_transforms(num_features, degree):
     torch.testing.assert_close(phi(x) @ phi(x).mT, reference @ reference.mT)
 
 
+@pytest.mark.parametrize("in_features", [5, 200])
+@pytest.mark.parametrize("num_features", [301, 300])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_blocks_equal_the_plain_formula(in_features, num_features, dtype):
+    kernel = 0.5 * Polynomial(3, lengthscale=in_features**0.5)
+    phi = PolynomialSketch(kernel, in_features, num_features, generator=0, dtype=dtype)
+    x = torch.randn(3, 400, in_features, dtype=dtype)
+    plain = phi(x.clone().requires_grad_()).detach()
+    error = (phi(x) - plain).abs().max() / plain.abs().max()
+    assert float(error) <= {torch.float64: 1e-13, torch.float32: 2e-5, torch.bfloat16: 1e-2}[dtype]
+
+
 def estimates(kernel, num_features: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     source = torch.Generator().manual_seed(0)
     points = torch.randn(2, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mercer.features import Fastfood, RandomFourier
+from mercer.features import Fastfood, NeuronFeatures, RandomFourier, WithInput
 from mercer.kernels import (
     RBF,
     Constant,
@@ -225,6 +225,12 @@ def test_the_kernel_is_a_frozen_copy():
     assert not any(p.requires_grad for p in phi.kernel.parameters())
     assert phi.half().kernel.lengthscale.dtype == torch.float64
     assert not list(phi.children())
+
+
+def test_the_input_beside_the_features_is_the_linear_kernel():
+    phi = WithInput(RandomFourier(RBF(2.0), 3, 10, generator=0))
+    assert repr(phi.kernel) == "Sum(RBF(lengthscale=2.0), Linear())"
+    assert WithInput(NeuronFeatures.random(3, 4, "relu", generator=0)).kernel is None
 
 
 def test_saved_maps_draw_again_from_their_kernel(tmp_path):

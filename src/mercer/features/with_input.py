@@ -5,6 +5,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
+from ..kernels import Linear
 from .base import FeatureMap
 
 
@@ -44,6 +45,8 @@ class WithInput(FeatureMap):
         self.features = features
         self.in_features = features.in_features
         self.num_features = features.num_features + features.in_features
+        if features.kernel is not None:
+            self._approximate(features.kernel + Linear())
 
     def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
         """Redraw the map inside."""
