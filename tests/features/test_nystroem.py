@@ -132,6 +132,15 @@ def test_far_data_keep_their_digits():
     assert torch.allclose(far @ far.mT, near @ near.mT, atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [10, 3000])
+def test_an_outlier_costs_the_other_rows_no_digits(n):
+    x, phi = _randn(n, 6), Nystroem(RBF(2.0), _randn(40, 6, seed=1))
+    expected = phi(x)
+    found = phi(torch.cat([x, torch.full((1, 6), 1e9, dtype=torch.float64)]))
+    assert torch.allclose(found[:-1], expected, atol=1e-8)
+    assert float(found[-1].abs().max()) == 0.0
+
+
 def test_the_kernel_is_copied():
     k = RBF(1.0)
     phi = Nystroem(k, _randn(5, 2))

@@ -235,18 +235,17 @@ class Nystroem(FeatureMap):
         work = torch.promote_types(working_dtype(x.dtype), self.landmarks.dtype)
         points, whitening = self.landmarks.to(work), self.whitening.to(work)  # (k, d), (k, k)
         with full_precision(x):
-            # The landmarks come first, as kernels centre on the first: each row is mapped as if
-            # it were alone.
             if x.ndim > 1 and can_block(x, self.num_features, *self.buffers()):
 
                 def write(rows: Tensor, out: Tensor) -> None:
-                    torch.mm(self._evaluated(points, rows).mT, whitening, out=out)
+                    torch.mm(self._evaluated(rows, points), whitening, out=out)
 
                 return map_blocks(x.to(work), self.num_features, x.dtype, write)
             rows = x.reshape(-1, self.in_features).to(work)  # (n, d)
-            # Where a function is traced its sizes must not decide, so the formula it is.
-            plain = is_plain(rows, points)
-            evaluate = self._evaluated if plain else self._evaluated._naive
+            # Where a function is traced its sizes must not decide, so the formula it is. The
+            # landmarks come first, as kernels centre on the first: an outlier among the rows must
+            # not cost the others their digits, which tiles would see to.
+            evaluate = self._evaluated if is_plain(rows, points) else self._evaluated._naive
             features = evaluate(points, rows).mT @ whitening  # (n, k)
             return features.to(x.dtype).reshape(*x.shape[:-1], self.num_features)
 
