@@ -156,6 +156,39 @@ def test_error_falls_as_the_inverse_root(name, evidence):
     assert -0.6 <= slope <= -0.4
 
 
+@pytest.mark.paper(
+    SHEET,
+    kind="behaviour",
+    claim="Orthogonal draws have less error than independent ones, Sobol draws far less in few "
+    "dimensions.",
+)
+@pytest.mark.parametrize(
+    ("draw", "in_features", "num_features", "most"),
+    [
+        ("orthogonal", 16, 64, 0.6),
+        ("hadamard", 16, 64, 0.6),
+        ("orthogonal", 64, 512, 0.5),
+        ("sobol", 2, 512, 0.2),
+        ("sobol", 4, 512, 0.3),
+    ],
+)
+def test_draws_against_independent_ones(draw, in_features, num_features, most, evidence):
+    source = torch.Generator().manual_seed(5)
+    x, d = torch.randn(2, 50, in_features, generator=source, dtype=torch.float64)
+    y = x + d / d.norm(dim=-1, keepdim=True)  # at a distance of one lengthscale
+    errors = {}
+    for kind in ("gaussian", draw):
+        phi = RandomFourier(RBF(), in_features, num_features, draw=kind, dtype=torch.float64)
+        squares = []
+        for seed in range(40):
+            phi.reset_parameters(seed)
+            squares.append(((phi(x) * phi(y)).sum(-1) - math.exp(-0.5)).square().mean())
+        errors[kind] = float(torch.stack(squares).mean().sqrt())
+    ratio = errors[draw] / errors["gaussian"]
+    evidence(required=f"<= {most}", measured=ratio)
+    assert ratio <= most
+
+
 @pytest.mark.slow
 @pytest.mark.paper(
     SHEET,
