@@ -8,10 +8,10 @@ peak memory first; the budget of Mercer is 2 GiB there.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,9 @@ def main() -> None:
     mercer.config.memory_budget = "2 GiB"
     if args.peak:
         METHODS[args.peak](*data(args.points, args.d))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        # Not ru_maxrss, which a new process inherits from the one that started it.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
         return
     methods = available()
     print(f"{args.points:,} points, {VECTORS} vectors, float64, {torch.get_num_threads()} threads")
@@ -104,7 +106,7 @@ def main() -> None:
         reference = with_scikit_learn(x, v)
         scale = np.abs(reference).max()
         times = interleaved(
-            {name: lambda m=method: m(x, v) for name, method in methods.items()},
+            {name: partial(method, x, v) for name, method in methods.items()},
             seconds=0,
             least=args.repeats,
         )

@@ -7,6 +7,7 @@ evaluated from differences, on a sample of the entries.
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def main() -> None:
                 "scikit-learn": float(np.abs(peer(numpy)[i, j] - truth.numpy()).max()),
             }
             times = interleaved(
-                {"mercer": lambda k=kernel: k(x), "scikit-learn": lambda p=peer: p(numpy)},
+                {"mercer": partial(kernel, x), "scikit-learn": partial(peer, numpy)},
                 seconds=0,
                 least=args.repeats,
             )

@@ -4,6 +4,7 @@ import torch
 
 from mercer.kernels import (
     RBF,
+    ArcCosine,
     Constant,
     Cosine,
     CosineSimilarity,
@@ -120,6 +121,25 @@ class TestExponential(KernelContract):
 class TestCosineSimilarity(KernelContract):
     def make(self):
         return CosineSimilarity()
+
+
+class TestArcCosine0(KernelContract):
+    smooth = False
+
+    def make(self):
+        return ArcCosine(0)
+
+
+class TestArcCosine1(KernelContract):
+    smooth = False
+
+    def make(self):
+        return ArcCosine(1)
+
+
+class TestArcCosine2(KernelContract):
+    def make(self):
+        return ArcCosine(2)
 
 
 class TestConstant(KernelContract):

@@ -10,6 +10,7 @@ from sklearn.metrics import pairwise
 
 from mercer.kernels import (
     RBF,
+    ArcCosine,
     Constant,
     Cosine,
     CosineSimilarity,
@@ -119,6 +120,28 @@ def test_scaled_and_white():
     assert torch.equal(White(0.25)(x, x.clone()).detach(), torch.zeros(4, 4).double())
     assert torch.equal(White()(x, x).detach(), torch.eye(4, dtype=torch.float64))
     torch.testing.assert_close(Scaled(RBF(), 3.0)(x), 3.0 * RBF()(x))
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_arc_cosine_is_the_formula_of_cho_and_saul(order):
+    x, y = points(200, 4), points(150, 4, seed=1)
+    x[3], y[7], y[8], y[9] = 0.0, 0.0, 3.0 * x[5], -2.0 * x[6]
+    norms = x.norm(dim=-1)[:, None] * y.norm(dim=-1)
+    cos = (x @ y.mT / norms.clamp_min(1e-300)).clamp(-1, 1)
+    theta = torch.where(norms == 0, torch.pi / 2, cos.acos())
+    j = {
+        0: torch.pi - theta,
+        1: theta.sin() + (torch.pi - theta) * theta.cos(),
+        2: 3 * theta.sin() * theta.cos() + (torch.pi - theta) * (1 + 2 * theta.cos() ** 2),
+    }[order]
+    expected = norms**order * j / torch.pi
+    expected[3, 7] = float(order == 0)  # two zeros coincide
+    kernel = ArcCosine(order)
+    for found in (kernel(x, y), kernel._naive(x, y)):
+        # acos itself has lost half of the digits where rows are collinear, which costs order 0.
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 if order else 3e-8)
+    if order == 0:
+        assert float((kernel(x, y)[5, 8] - 1).abs()) <= 1e-15
 
 
 @pytest.mark.peer

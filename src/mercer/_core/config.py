@@ -74,6 +74,9 @@ class Config:
         Bytes of resident memory that the process may reach in Mercer's blockwise operations;
         by default a quarter of what was free at start, or the environment variable
         ``MERCER_MEMORY_BUDGET``. Set it with a number of bytes or a text such as ``"2 GiB"``.
+    compile : bool
+        Whether the inner loops of large kernel matrices are compiled where there is a compiler;
+        True, or what the environment variable ``MERCER_COMPILE`` (0 or 1) says.
 
     Examples
     --------
@@ -83,11 +86,12 @@ class Config:
     536870912
     """
 
-    __slots__ = ("_memory_budget",)  # so that a misspelt setting is an error
+    __slots__ = ("_compile", "_memory_budget")  # so that a misspelt setting is an error
 
     def __init__(self) -> None:
         given = os.environ.get("MERCER_MEMORY_BUDGET")
         self._memory_budget = _parse_bytes(given) if given else available_memory() // 4
+        self.compile = os.environ.get("MERCER_COMPILE", "1") not in ("0", "false", "no")
 
     @property
     def memory_budget(self) -> int:
@@ -98,18 +102,34 @@ class Config:
     def memory_budget(self, value: int | float | str) -> None:
         self._memory_budget = _parse_bytes(value)
 
+    @property
+    def compile(self) -> bool:
+        """Whether inner loops are compiled where that pays."""
+        return self._compile
+
+    @compile.setter
+    def compile(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise TypeError(f"compile: expected True or False, got {value!r}")
+        self._compile = value
+
     @contextmanager
-    def override(self, *, memory_budget: int | float | str) -> Iterator["Config"]:
-        """Change settings inside a ``with`` block."""
-        before = self._memory_budget
-        self.memory_budget = memory_budget
+    def override(
+        self, *, memory_budget: int | float | str | None = None, compile: bool | None = None
+    ) -> Iterator["Config"]:
+        """Change settings inside a ``with`` block; what is None stays."""
+        before = self._memory_budget, self._compile
         try:
+            if memory_budget is not None:
+                self.memory_budget = memory_budget
+            if compile is not None:
+                self.compile = compile
             yield self
         finally:
-            self._memory_budget = before
+            self._memory_budget, self._compile = before
 
     def __repr__(self) -> str:
-        return f"Config(memory_budget={self._memory_budget})"
+        return f"Config(memory_budget={self._memory_budget}, compile={self._compile})"
 
 
 config = Config()

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -29,6 +30,6 @@ def is_plain(*tensors: Tensor) -> bool:
     return all(
         type(t) in (Tensor, torch.nn.Parameter)
         and not t.is_meta
-        and not torch._C._functorch.is_functorch_wrapped_tensor(t)
+        and not is_functorch_wrapped_tensor(t)
         for t in tensors
     )

@@ -20,6 +20,12 @@ an offset, a noise     `Constant`, `White`
 a matrix already       `Precomputed`
 several of these       ``k1 + k2``, ``k1 * k2``, ``2.0 * k``: `Sum`, `Product`, `Scaled`
 a name                 `resolve_kernel`
+a wide network         `dual`: what a layer does to covariances (see `Dual`)
+an activation with     `PowerActivation`, `PolynomialActivation`, `HermiteActivation`,
+parameters             `ErfActivation`, `SineActivation`, `ExponentialActivation`,
+                       `GaussianActivation`, `GaborActivation`: their duals are closed forms
+a step or sign to      `SurrogateActivation`, by a `surrogate_derivative`
+train through
 a kernel of your own   subclass `Kernel`; `Stationary`, `Radial` and `DotProduct` save work
 ====================== ==========================================================================
 
@@ -27,6 +33,15 @@ a kernel of your own   subclass `Kernel`; `Stationary`, `Radial` and `DotProduct
 explicit map.
 """
 
+from .activations import ErfActivation as ErfActivation
+from .activations import ExponentialActivation as ExponentialActivation
+from .activations import GaborActivation as GaborActivation
+from .activations import GaussianActivation as GaussianActivation
+from .activations import HermiteActivation as HermiteActivation
+from .activations import PolynomialActivation as PolynomialActivation
+from .activations import PowerActivation as PowerActivation
+from .activations import SineActivation as SineActivation
+from .arc_cosine import ArcCosine as ArcCosine
 from .base import Kernel as Kernel
 from .composition import Product as Product
 from .composition import Scaled as Scaled
@@ -39,6 +54,8 @@ from .dot_product import DotProduct as DotProduct
 from .dot_product import Exponential as Exponential
 from .dot_product import Linear as Linear
 from .dot_product import Polynomial as Polynomial
+from .dual import Dual as Dual
+from .dual import dual as dual
 from .gram import Gram as Gram
 from .laplacian import Laplacian as Laplacian
 from .matern import Matern as Matern
@@ -50,3 +67,5 @@ from .registry import resolve_kernel as resolve_kernel
 from .spectral_mixture import SpectralMixture as SpectralMixture
 from .stationary import Radial as Radial
 from .stationary import Stationary as Stationary
+from .surrogate import SurrogateActivation as SurrogateActivation
+from .surrogate import surrogate_derivative as surrogate_derivative

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from .._core.config import require_memory
 from .._core.precision import working_dtype
 from .base import Kernel
-from .tiles import plan_tiles
+from .tiles import Spare, plan_tiles
 from .workers import in_order
 
 
@@ -59,12 +59,13 @@ def fill_matrix(kernel: Kernel, x: Tensor, y: Tensor | None) -> Tensor:
         # A tile is made in memory of its own and copied out: everything is faster where rows
         # follow each other, above all the transposed copy.
         buffer, mirror = a.new_empty(2, side * side)
+        spare = Spare()
         for j in range(i if y is None else 0, m, side):
             check()
             columns = slice(j, min(j + side, m))
             height, width = rows.stop - i, columns.stop - j
             tile = buffer[: height * width].view(height, width)
-            fill(rows, columns, tile)
+            fill(rows, columns, tile, spare)
             if y is None and i == j:  # need not be symmetric to the last bit yet
                 tile.copy_(tile.triu() + tile.triu(1).mT)
                 tile.diagonal().copy_(kernel._diagonal(a[rows]))

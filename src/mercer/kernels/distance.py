@@ -133,7 +133,7 @@ class _CompiledAbsoluteDistance(torch.autograd.Function):
 
     forward = staticmethod(_AbsoluteDistance.forward)
     setup_context = staticmethod(_AbsoluteDistance.setup_context)
-    backward = staticmethod(_AbsoluteDistance.backward)
+    backward = staticmethod(_AbsoluteDistance.backward)  # pyright: ignore
 
 
 def absolute_distance(x: Tensor, y: Tensor) -> Tensor:

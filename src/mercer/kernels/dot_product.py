@@ -1,6 +1,7 @@
 """Kernels of the dot product x . y: linear, polynomial, exponential."""
 
 import abc
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -8,8 +9,21 @@ from torch import Tensor
 
 from .._core.checks import check_int
 from .base import Kernel
+from .compiled import InPlace
 from .hyperparameter import positive, register_positive
 from .stationary import Scales
+
+
+def _same(q: Tensor, spare: Tensor) -> Tensor:
+    return q
+
+
+def _power(q: Tensor, spare: Tensor, offset: Tensor, degree: int) -> Tensor:
+    return q.add_(offset).pow_(degree)
+
+
+def _exponential(q: Tensor, spare: Tensor) -> Tensor:
+    return q.exp_()
 
 
 class DotProduct(Kernel, Scales, abc.ABC):
@@ -23,8 +37,8 @@ class DotProduct(Kernel, Scales, abc.ABC):
         """Evaluate f, elementwise, at scaled dot products."""
 
     @abc.abstractmethod
-    def profile_(self, q: Tensor) -> Tensor:
-        """Evaluate f in place; for tiles, where nothing is differentiated."""
+    def inplace(self) -> InPlace:
+        """Return f with its hyperparameters, for tiles: see `InPlace`."""
 
     def _evaluate(self, x: Tensor, y: Tensor) -> Tensor:
         return self.profile(self._scale(x) @ self._scale(y).mT)
@@ -78,9 +92,9 @@ class Linear(DotProduct):
         """Return the dot products."""
         return q
 
-    def profile_(self, q: Tensor) -> Tensor:
-        """Return the dot products."""
-        return q
+    def inplace(self) -> InPlace:
+        """Return the function that changes nothing."""
+        return partial(_same)
 
 
 @final
@@ -139,9 +153,9 @@ class Polynomial(DotProduct):
         """Evaluate (q + c)^p."""
         return (q + self.offset.to(q.dtype)) ** self.degree
 
-    def profile_(self, q: Tensor) -> Tensor:
-        """Evaluate (q + c)^p in place."""
-        return q.add_(float(self.offset)).pow_(self.degree)
+    def inplace(self) -> InPlace:
+        """Return (q + c)^p, for tiles."""
+        return partial(_power, offset=self.offset.detach(), degree=self.degree)
 
 
 @final
@@ -190,6 +204,6 @@ class Exponential(DotProduct):
         """Evaluate exp(q)."""
         return q.exp()
 
-    def profile_(self, q: Tensor) -> Tensor:
-        """Evaluate exp(q) in place."""
-        return q.exp_()
+    def inplace(self) -> InPlace:
+        """Return exp(q), for tiles."""
+        return partial(_exponential)

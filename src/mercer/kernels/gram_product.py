@@ -14,7 +14,7 @@ from .._core.precision import full_precision, working_dtype
 from .base import Kernel
 from .dense import NaiveKernel, tile_side
 from .ordered_sum import check_same, cut, ordered_sum
-from .tiles import plan_tiles
+from .tiles import Spare, plan_tiles
 
 
 def _edges(n: int, side: int) -> list[slice]:
@@ -71,16 +71,16 @@ def _forward(
     fill = plan_tiles(kernel, a, b)
     rows, columns = _edges(n, side), _edges(m, side)
 
-    def tile(i: int, j: int, buffer: Tensor) -> Tensor:
+    def tile(i: int, j: int, buffer: Tensor, spare: Spare) -> Tensor:
         height, width = rows[i].stop - rows[i].start, columns[j].stop - columns[j].start
         view = buffer[: height * width].view(height, width)
-        fill(rows[i], columns[j], view)
+        fill(rows[i], columns[j], view, spare)
         if y is None and i == j:
             view.diagonal().copy_(kernel._diagonal(a[rows[i]]))
         return view
 
     def slab(s: int, check: Callable[[], None]) -> list[Tensor]:
-        buffer = vt.new_empty(side * side)
+        buffer, spare = vt.new_empty(side * side), Spare()
         start = rows[slabs[s].start].start
         stop = n if y is None else rows[slabs[s].stop - 1].stop
         part = vt.new_zeros(r, stop - start)
@@ -88,7 +88,7 @@ def _forward(
             here = slice(rows[i].start - start, rows[i].stop - start)
             for j in range(i if y is None else 0, len(columns)):
                 check()
-                k = tile(i, j, buffer)
+                k = tile(i, j, buffer, spare)
                 part[:, here].addmm_(vt[:, columns[j]], k.mT)
                 if y is None and j > i:  # its mirror image
                     there = slice(columns[j].start - start, columns[j].stop - start)

@@ -1,11 +1,13 @@
 """The Matern kernels of half-integer smoothness."""
 
 import math
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from .compiled import InPlace
 from .gamma import inverse_gamma_cdf
 from .stationary import Radial
 
@@ -62,7 +64,7 @@ class _CompiledProfile(torch.autograd.Function):
 
     forward = staticmethod(_Profile.forward)
     setup_context = staticmethod(_Profile.setup_context)
-    backward = staticmethod(_Profile.backward)
+    backward = staticmethod(_Profile.backward)  # pyright: ignore
 
 
 def _slope(t: Tensor, order: int) -> Tensor:
@@ -74,6 +76,18 @@ def _matern(t: Tensor, order: int) -> Tensor:
         return torch.exp(-_root(t))
     profile = _CompiledProfile if torch.compiler.is_compiling() else _Profile
     return profile.apply(t, order)  # type: ignore[return-value]
+
+
+def _tile(s: Tensor, spare: Tensor, order: int, factor: float) -> Tensor:
+    """Evaluate the kernel in place."""
+    s.sqrt_().mul_(factor)  # a
+    decay = torch.exp(torch.neg(s, out=spare), out=spare)
+    if order == 0:
+        return s.copy_(decay)
+    if order == 1:
+        return s.add_(1).mul_(decay)
+    # 1 + a (1 + a / 3) without a third tile: (a + 3/2)^2 / 3 + 1/4.
+    return s.add_(1.5).square_().div_(3).add_(0.25).mul_(decay)
 
 
 @final
@@ -136,17 +150,9 @@ class Matern(Radial):
         """Evaluate the kernel at squared scaled distances."""
         return _matern(2 * self.nu * s, _ORDERS[self.nu])
 
-    def profile_(self, s: Tensor) -> Tensor:
-        """Evaluate the kernel in place."""
-        order = _ORDERS[self.nu]
-        s.sqrt_()
-        if order == 0:
-            return s.neg_().exp_()
-        s.mul_(math.sqrt(2 * self.nu))
-        decay = torch.exp(-s)
-        if order == 2:
-            return s.mul_(s.mul(1 / 3).add_(1)).add_(1).mul_(decay)
-        return s.add_(1).mul_(decay)
+    def inplace(self) -> InPlace:
+        """Return the kernel at squared scaled distances, for tiles."""
+        return partial(_tile, order=_ORDERS[self.nu], factor=math.sqrt(2 * self.nu))
 
     def num_uniforms(self, in_features: int) -> int:
         """Return 1, for the length of a frequency."""

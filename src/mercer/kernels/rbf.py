@@ -1,11 +1,18 @@
 """The Gaussian kernel, also called radial basis function or squared exponential."""
 
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from .compiled import InPlace
 from .stationary import Radial
+
+
+def gaussian(s: Tensor, spare: Tensor) -> Tensor:
+    """Evaluate exp(-s / 2) in place."""
+    return s.mul_(-0.5).exp_()
 
 
 @final
@@ -54,9 +61,9 @@ class RBF(Radial):
         """Evaluate exp(-s / 2)."""
         return torch.exp(-s / 2)
 
-    def profile_(self, s: Tensor) -> Tensor:
-        """Evaluate exp(-s / 2) in place."""
-        return s.mul_(-0.5).exp_()
+    def inplace(self) -> InPlace:
+        """Return exp(-s / 2), for tiles."""
+        return partial(gaussian)
 
     def num_uniforms(self, in_features: int) -> int:
         """Return 0: normal numbers suffice."""

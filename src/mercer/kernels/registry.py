@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from .arc_cosine import ArcCosine
 from .base import Kernel
 from .constant import Constant, White
 from .cosine_similarity import CosineSimilarity
@@ -14,6 +15,7 @@ from .rational_quadratic import RationalQuadratic
 from .rbf import RBF
 
 KERNELS: dict[str, Callable[[], Kernel]] = {
+    "arc_cosine": ArcCosine,
     "constant": Constant,
     "cosine": CosineSimilarity,
     "exponential": Exponential,

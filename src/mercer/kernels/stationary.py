@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .base import Kernel
+from .compiled import InPlace
 from .distance import squared_distance
 from .hyperparameter import positive, register_positive
 from .median import median_distance
@@ -100,8 +101,8 @@ class Radial(Stationary, Scales, abc.ABC):
         """Evaluate f, elementwise, at squared scaled distances."""
 
     @abc.abstractmethod
-    def profile_(self, s: Tensor) -> Tensor:
-        """Evaluate f in place; for tiles, where nothing is differentiated."""
+    def inplace(self) -> InPlace:
+        """Return f with its hyperparameters, for tiles: see `InPlace`."""
 
     @abc.abstractmethod
     def radii(self, uniforms: Tensor) -> Tensor:

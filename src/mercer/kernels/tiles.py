@@ -6,22 +6,47 @@ or three passes over memory that is still in cache. Nothing here is differentiat
 """
 
 from collections.abc import Callable
-from functools import singledispatch
+from functools import partial, singledispatch
 
 import torch
 from torch import Tensor
 
+from .arc_cosine import ArcCosine, of_chord
 from .base import Kernel
+from .compiled import inner_loop
 from .composition import Product, Scaled, Sum
 from .constant import Constant, White
 from .cosine_similarity import CosineSimilarity, _normalized
 from .distance import centred, differences
 from .dot_product import DotProduct
-from .laplacian import Laplacian
+from .laplacian import Laplacian, laplacian_tile
 from .periodic import Periodic
+from .rbf import gaussian
 from .stationary import Radial
 
-Fill = Callable[[slice, slice, Tensor], None]
+
+class Spare:
+    """Scratch tiles of one thread: fresh memory costs more than what is done with it."""
+
+    def __init__(self) -> None:
+        self._buffer: Tensor | None = None
+        self._next: Spare | None = None
+
+    def tile(self, like: Tensor) -> Tensor:
+        """Return a tile of the same shape and dtype, with any numbers in it."""
+        if self._buffer is None or len(self._buffer) < like.numel():
+            self._buffer = like.new_empty(like.numel())
+        return self._buffer[: like.numel()].view(like.shape)
+
+    @property
+    def next(self) -> "Spare":
+        """Another one, for whoever works while this one is in use."""
+        if self._next is None:
+            self._next = Spare()
+        return self._next
+
+
+Fill = Callable[[slice, slice, Tensor, Spare], None]
 """Write the kernel between rows and columns into a tensor of that shape."""
 
 
@@ -41,10 +66,10 @@ def plan_tiles(kernel: Kernel, x: Tensor, y: Tensor) -> Fill:
     Returns
     -------
     callable
-        ``fill(rows, columns, out)``; for a kernel without a plan of its own, its formula.
+        ``fill(rows, columns, out, spare)``; for a kernel without a plan of its own, its formula.
     """
 
-    def fill(rows: slice, columns: slice, out: Tensor) -> None:
+    def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         out.copy_(kernel._evaluate(x[rows], y[columns]))
 
     return fill
@@ -104,10 +129,11 @@ class SquaredDistances:
 def _radial(kernel: Radial, x: Tensor, y: Tensor) -> Fill:
     a = kernel._scale(x)
     distances = SquaredDistances(a, a if x is y else kernel._scale(y))
+    evaluate = inner_loop(kernel.inplace(), len(x) * len(y), x.device)
 
-    def fill(rows: slice, columns: slice, out: Tensor) -> None:
+    def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         distances.fill(rows, columns, out)
-        kernel.profile_(out)
+        evaluate(out, spare.tile(out))
 
     return fill
 
@@ -115,10 +141,11 @@ def _radial(kernel: Radial, x: Tensor, y: Tensor) -> Fill:
 @plan_tiles.register
 def _laplacian(kernel: Laplacian, x: Tensor, y: Tensor) -> Fill:
     a = kernel._scale(x)
-    b = a if x is y else kernel._scale(y)
+    b = (a if x is y else kernel._scale(y)).mT.contiguous()  # (d, m)
+    evaluate = inner_loop(partial(laplacian_tile), len(x) * len(y), x.device)
 
-    def fill(rows: slice, columns: slice, out: Tensor) -> None:
-        torch.neg(torch.cdist(a[rows], b[columns], p=1.0), out=out).exp_()
+    def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
+        evaluate(out, a[rows], b[:, columns])
 
     return fill
 
@@ -129,10 +156,11 @@ def _periodic(kernel: Periodic, x: Tensor, y: Tensor) -> Fill:
     x, y = centred(x, y)
     a = kernel._circles(x)
     distances = SquaredDistances(a, a if same else kernel._circles(y))
+    evaluate = inner_loop(partial(gaussian), len(x) * len(y), x.device)
 
-    def fill(rows: slice, columns: slice, out: Tensor) -> None:
+    def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         distances.fill(rows, columns, out)
-        out.mul_(-0.5).exp_()
+        evaluate(out, spare.tile(out))
 
     return fill
 
@@ -141,10 +169,11 @@ def _periodic(kernel: Periodic, x: Tensor, y: Tensor) -> Fill:
 def _dot_product(kernel: DotProduct, x: Tensor, y: Tensor) -> Fill:
     a = kernel._scale(x)
     b = (a if x is y else kernel._scale(y)).mT.contiguous()  # (d, m)
+    evaluate = inner_loop(kernel.inplace(), len(x) * len(y), x.device)
 
-    def fill(rows: slice, columns: slice, out: Tensor) -> None:
+    def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         torch.mm(a[rows], b[:, columns], out=out)
-        kernel.profile_(out)
+        evaluate(out, spare.tile(out))
 
     return fill
 
@@ -154,8 +183,29 @@ def _cosine_similarity(kernel: CosineSimilarity, x: Tensor, y: Tensor) -> Fill:
     a = _normalized(x)
     b = (a if x is y else _normalized(y)).mT.contiguous()  # (d, m)
 
-    def fill(rows: slice, columns: slice, out: Tensor) -> None:
+    def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         torch.mm(a[rows], b[:, columns], out=out)
+
+    return fill
+
+
+@plan_tiles.register
+def _arc_cosine(kernel: ArcCosine, x: Tensor, y: Tensor) -> Fill:
+    a = _normalized(x)
+    distances = SquaredDistances(a, a if x is y else _normalized(y))
+    left = torch.linalg.vector_norm(x, dim=-1).unsqueeze(-1)  # (n, 1)
+    right = torch.linalg.vector_norm(y, dim=-1)  # (m,)
+    evaluate = inner_loop(partial(of_chord, order=kernel.order), len(x) * len(y), x.device)
+    some_zero = bool((left == 0).any() or (right == 0).any())
+
+    def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
+        distances.fill(rows, columns, out)
+        if some_zero:  # a zero row has no direction: a right angle to all others
+            zero = (left[rows] == 0) != (right[columns] == 0)
+            out.masked_fill_(zero, 2.0)
+        evaluate(out, spare.tile(out), spare.next.tile(out))
+        if kernel.order:
+            out.mul_(left[rows] ** kernel.order).mul_(right[columns] ** kernel.order)
 
     return fill
 
@@ -164,7 +214,7 @@ def _cosine_similarity(kernel: CosineSimilarity, x: Tensor, y: Tensor) -> Fill:
 def _constant(kernel: Constant, x: Tensor, y: Tensor) -> Fill:
     value = float(kernel.value)
 
-    def fill(rows: slice, columns: slice, out: Tensor) -> None:
+    def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         out.fill_(value)
 
     return fill
@@ -172,17 +222,17 @@ def _constant(kernel: Constant, x: Tensor, y: Tensor) -> Fill:
 
 @plan_tiles.register
 def _white(kernel: White, x: Tensor, y: Tensor) -> Fill:
-    def fill(rows: slice, columns: slice, out: Tensor) -> None:
+    def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         out.zero_()
 
     return fill
 
 
 def _pair(left: Fill, right: Fill, combine: Callable[[Tensor, Tensor], Tensor]) -> Fill:
-    def fill(rows: slice, columns: slice, out: Tensor) -> None:
-        left(rows, columns, out)
-        other = torch.empty(out.shape, dtype=out.dtype, device=out.device)
-        right(rows, columns, other)
+    def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
+        left(rows, columns, out, spare)
+        other = spare.tile(out)
+        right(rows, columns, other, spare.next)
         combine(out, other)
 
     return fill
@@ -203,8 +253,8 @@ def _scaled(kernel: Scaled, x: Tensor, y: Tensor) -> Fill:
     inner = plan_tiles(kernel.kernel, x, y)
     scale = float(kernel.scale)
 
-    def fill(rows: slice, columns: slice, out: Tensor) -> None:
-        inner(rows, columns, out)
+    def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
+        inner(rows, columns, out, spare)
         out.mul_(scale)
 
     return fill
