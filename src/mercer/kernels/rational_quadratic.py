@@ -1,13 +1,20 @@
 """The rational quadratic kernel: Gaussian kernels of many lengthscales, mixed."""
 
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from .compiled import InPlace
 from .gamma import inverse_gamma_cdf
 from .hyperparameter import positive, register_positive
 from .stationary import Radial
+
+
+def _tile(s: Tensor, spare: Tensor, alpha: Tensor) -> Tensor:
+    """Evaluate the kernel in place."""
+    return s.div_(2 * alpha).log1p_().mul_(-alpha).exp_()
 
 
 @final
@@ -63,13 +70,9 @@ class RationalQuadratic(Radial):
         alpha = self.alpha.to(s.dtype)
         return torch.exp(-alpha * torch.log1p(s / (2 * alpha)))
 
-    def profile_(self, s: Tensor) -> Tensor:
-        """Evaluate the kernel in place."""
-        alpha = float(self.alpha)
-        s.mul_(0.5 / alpha)
-        if alpha == 1.0:
-            return s.add_(1).reciprocal_()
-        return s.log1p_().mul_(-alpha).exp_()
+    def inplace(self) -> InPlace:
+        """Return the kernel at squared scaled distances, for tiles."""
+        return partial(_tile, alpha=self.alpha.detach())
 
     def num_uniforms(self, in_features: int) -> int:
         """Return 1, for the lengthscale of a frequency."""
