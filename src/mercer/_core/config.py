@@ -75,8 +75,8 @@ class Config:
         by default a quarter of what was free at start, or the environment variable
         ``MERCER_MEMORY_BUDGET``. Set it with a number of bytes or a text such as ``"2 GiB"``.
     compile : bool
-        Whether the inner loops of large kernel matrices are compiled where there is a compiler;
-        True, or what the environment variable ``MERCER_COMPILE`` (0 or 1) says.
+        Whether inner loops are compiled where there is a compiler and it pays: True, or what
+        the environment variable ``MERCER_COMPILE`` (0 or 1) says.
 
     Examples
     --------

@@ -1,7 +1,9 @@
-"""The elementwise part of a tile in one compiled loop, where a compiler is present.
+"""The inner loop of a tile compiled, where a compiler is present and it pays.
 
-Eager torch passes over a tile once for each operation; a compiled loop passes once for all of
-them. Compiling takes seconds, so that only work that takes longer is compiled.
+It pays for sums over dimensions that are no matrix product: absolute differences take half of the
+time. Functions of single entries, exponentials above all, are no faster compiled than by eager
+torch on scratch tiles that stay in cache: there calling the compiled function costs what one pass
+instead of three saves. Compiling takes seconds, so that only work that takes longer is compiled.
 """
 
 import functools
@@ -10,19 +12,14 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from .._core.config import config
 
-InPlace = partial[Tensor]
-"""``function(tile, spare, **hyperparameters)``: writes to the tile, with one of the same shape to
-spare, and returns it; a function of a module and plain numbers or tensors, so that it compiles."""
-
 _log = logging.getLogger("mercer.kernels")
-_LEAST_ENTRIES = 5e8  # some seconds of eager work
+_LEAST_WORK = 1e11  # some ten seconds of eager work
 _trying = threading.Lock()
 _failed = False
 
@@ -32,9 +29,9 @@ def compiler() -> str | None:
     """Return the C++ compiler that torch would use, or None; said once in the log."""
     found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     if found is None:
-        _log.info("no C++ compiler found: kernel matrices are computed by eager torch")
+        _log.info("no C++ compiler found: Laplacian matrices are computed by eager torch")
     else:
-        _log.info("the inner loops of large kernel matrices are compiled with %s", found)
+        _log.info("the inner loops of large Laplacian matrices are compiled with %s", found)
     return found
 
 
@@ -44,15 +41,17 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return torch.compile(function, dynamic=True, fullgraph=True, options={"cpp.threads": 1})
 
 
-def inner_loop(function: InPlace, entries: float, device: torch.device) -> Callable[..., Tensor]:
+def inner_loop(
+    function: Callable[..., Tensor], work: float, device: torch.device
+) -> Callable[..., Tensor]:
     """Return a function of tiles, compiled where that pays.
 
     Parameters
     ----------
-    function : partial
-        Writes to its first argument and returns it; tensor operations only.
-    entries : float
-        How many entries of a kernel matrix it will be called for, all in all.
+    function : callable
+        A function of a module; writes to its first argument and returns it.
+    work : float
+        How many terms it will add, all in all.
     device : torch.device
         Where the tensors are.
 
@@ -61,14 +60,14 @@ def inner_loop(function: InPlace, entries: float, device: torch.device) -> Calla
     callable
         The function itself, or one that computes the same in one loop.
     """
-    if device.type != "cpu" or entries < _LEAST_ENTRIES or not config.compile or not compiler():
+    if device.type != "cpu" or work < _LEAST_WORK or not config.compile or not compiler():
         return function
 
     def run(*tensors: Tensor) -> Tensor:
         global _failed
         if not _failed:
             try:
-                return _compiled(function.func)(*tensors, **function.keywords)
+                return _compiled(function)(*tensors)
             except (RuntimeError, OSError) as error:  # dynamo's, inductor's and the compiler's own
                 with _trying:
                     if not _failed:

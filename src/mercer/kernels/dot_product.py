@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .._core.checks import check_int
 from .base import Kernel
-from .compiled import InPlace
 from .hyperparameter import positive, register_positive
+from .in_place import InPlace
 from .stationary import Scales
 
 

@@ -7,8 +7,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from .compiled import InPlace
 from .gamma import inverse_gamma_cdf
+from .in_place import InPlace
 from .stationary import Radial
 
 _ORDERS = {0.5: 0, 1.5: 1, 2.5: 2}

@@ -6,9 +6,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from .compiled import InPlace
 from .gamma import inverse_gamma_cdf
 from .hyperparameter import positive, register_positive
+from .in_place import InPlace
 from .stationary import Radial
 
 

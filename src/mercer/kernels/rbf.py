@@ -6,7 +6,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from .compiled import InPlace
+from .in_place import InPlace
 from .stationary import Radial
 
 

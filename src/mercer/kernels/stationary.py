@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from .base import Kernel
-from .compiled import InPlace
 from .distance import squared_distance
 from .hyperparameter import positive, register_positive
+from .in_place import InPlace
 from .median import median_distance
 
 

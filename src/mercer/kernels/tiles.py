@@ -6,7 +6,7 @@ or three passes over memory that is still in cache. Nothing here is differentiat
 """
 
 from collections.abc import Callable
-from functools import partial, singledispatch
+from functools import singledispatch
 
 import torch
 from torch import Tensor
@@ -129,7 +129,7 @@ class SquaredDistances:
 def _radial(kernel: Radial, x: Tensor, y: Tensor) -> Fill:
     a = kernel._scale(x)
     distances = SquaredDistances(a, a if x is y else kernel._scale(y))
-    evaluate = inner_loop(kernel.inplace(), len(x) * len(y), x.device)
+    evaluate = kernel.inplace()
 
     def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         distances.fill(rows, columns, out)
@@ -142,7 +142,7 @@ def _radial(kernel: Radial, x: Tensor, y: Tensor) -> Fill:
 def _laplacian(kernel: Laplacian, x: Tensor, y: Tensor) -> Fill:
     a = kernel._scale(x)
     b = (a if x is y else kernel._scale(y)).mT.contiguous()  # (d, m)
-    evaluate = inner_loop(partial(laplacian_tile), len(x) * len(y), x.device)
+    evaluate = inner_loop(laplacian_tile, len(x) * len(y) * x.shape[-1], x.device)
 
     def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         evaluate(out, a[rows], b[:, columns])
@@ -156,11 +156,10 @@ def _periodic(kernel: Periodic, x: Tensor, y: Tensor) -> Fill:
     x, y = centred(x, y)
     a = kernel._circles(x)
     distances = SquaredDistances(a, a if same else kernel._circles(y))
-    evaluate = inner_loop(partial(gaussian), len(x) * len(y), x.device)
 
     def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         distances.fill(rows, columns, out)
-        evaluate(out, spare.tile(out))
+        gaussian(out, spare.tile(out))
 
     return fill
 
@@ -169,7 +168,7 @@ def _periodic(kernel: Periodic, x: Tensor, y: Tensor) -> Fill:
 def _dot_product(kernel: DotProduct, x: Tensor, y: Tensor) -> Fill:
     a = kernel._scale(x)
     b = (a if x is y else kernel._scale(y)).mT.contiguous()  # (d, m)
-    evaluate = inner_loop(kernel.inplace(), len(x) * len(y), x.device)
+    evaluate = kernel.inplace()
 
     def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         torch.mm(a[rows], b[:, columns], out=out)
@@ -195,7 +194,6 @@ def _arc_cosine(kernel: ArcCosine, x: Tensor, y: Tensor) -> Fill:
     distances = SquaredDistances(a, a if x is y else _normalized(y))
     left = torch.linalg.vector_norm(x, dim=-1).unsqueeze(-1)  # (n, 1)
     right = torch.linalg.vector_norm(y, dim=-1)  # (m,)
-    evaluate = inner_loop(partial(of_chord, order=kernel.order), len(x) * len(y), x.device)
     some_zero = bool((left == 0).any() or (right == 0).any())
 
     def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
@@ -203,7 +201,7 @@ def _arc_cosine(kernel: ArcCosine, x: Tensor, y: Tensor) -> Fill:
         if some_zero:  # a zero row has no direction: a right angle to all others
             zero = (left[rows] == 0) != (right[columns] == 0)
             out.masked_fill_(zero, 2.0)
-        evaluate(out, spare.tile(out), spare.next.tile(out))
+        of_chord(out, spare.tile(out), spare.next.tile(out), kernel.order)
         if kernel.order:
             out.mul_(left[rows] ** kernel.order).mul_(right[columns] ** kernel.order)
 
