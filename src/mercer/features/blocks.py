@@ -8,8 +8,9 @@ from torch import Tensor
 from .._core.config import require_memory
 from .._core.precision import is_plain
 from ..kernels.dense import empty_matrix
+from ..kernels.workers import in_order
 
-_ENTRIES = 2**18  # of a block, for each thread: two megabytes in float64
+_ENTRIES = 2**18  # of a block: two megabytes in float64
 _SMALL = 2**16  # features under which blocks cost more than they save
 
 
@@ -37,7 +38,8 @@ def map_blocks(
     dtype : torch.dtype
         Of the result.
     write : callable
-        From rows (r, d) and a tensor (r, num_features), which it fills, in the dtype of x.
+        From rows (r, d) and a tensor (r, num_features), which it fills, in the dtype of x. Blocks
+        are shared out over threads.
 
     Returns
     -------
@@ -52,10 +54,11 @@ def map_blocks(
         "map the rows in batches",
     )
     out = empty_matrix(count, num_features, rows if rows.dtype == dtype else rows.to(dtype)[:0])
-    step = max(8, _ENTRIES * torch.get_num_threads() // num_features)
+    step = max(8, _ENTRIES // num_features)
     if x.device.type != "cpu":
         step = max(step, 2**26 // num_features)  # launches cost more than the cache gives
-    for start in range(0, count, step):
+
+    def block(start: int, check: Callable[[], None]) -> None:
         part, target = rows[start : start + step], out[start : start + step]
         if rows.dtype == dtype:
             write(part, target)
@@ -63,4 +66,7 @@ def map_blocks(
             wide = part.new_empty(target.shape)
             write(part, wide)
             target.copy_(wide)
+
+    for _ in in_order(range(0, count, step), block, x.device):
+        pass
     return out.unflatten(0, x.shape[:-1])
