@@ -29,7 +29,30 @@ from mercer.features import (
     kernel_features,
     make_projection,
 )
-from mercer.kernels import RBF, Exponential, Laplacian, Linear, Matern, Polynomial, White
+from mercer.kernels import (
+    RBF,
+    ArcCosine,
+    Constant,
+    Cosine,
+    Exponential,
+    Gram,
+    Laplacian,
+    Linear,
+    Matern,
+    Periodic,
+    Polynomial,
+    PowerActivation,
+    Precomputed,
+    Product,
+    RationalQuadratic,
+    Scaled,
+    SpectralMixture,
+    Sum,
+    SurrogateActivation,
+    White,
+    resolve_kernel,
+)
+from mercer.kernels import dual as dual_activation
 from mercer.linalg import (
     StreamingMoments,
     StreamingRidge,
@@ -45,6 +68,7 @@ BLOCKLESS = nn.Sequential(nn.Linear(4, 32), nn.LayerNorm(32), nn.Linear(32, 3)) 
 X, Y = torch.linspace(-1, 1, 80).reshape(20, 4), torch.arange(20) % 3
 LINEAR = nn.Linear(4, 8)
 PSD = torch.eye(5)
+ONE = torch.ones(())
 NAN = X.clone()
 NAN[3, 2] = math.nan
 INFINITE = X.clone()
@@ -123,7 +147,254 @@ def absorbed(linear: Any) -> SNNK:
     return SNNK(4, 8, num_features=8, generator=0).bundle(linear)
 
 
+def evaluated(x: Any, y: Any = None, kernel: Any = None) -> Tensor:
+    return (kernel or RBF())(x, y)
+
+
+def diagonal(x: Any) -> Tensor:
+    return RBF().diag(x)
+
+
+def fitted(x: Any) -> Any:
+    return RBF("median").fit(x)
+
+
+def written(lengthscale: Any) -> None:
+    RBF([1.0, 2.0]).lengthscale = lengthscale
+
+
+def multiplied(v: Any, y: Any = None) -> Tensor:
+    return RBF().gram(X, y) @ v
+
+
+def gram_rows(index: Any) -> Tensor:
+    return RBF().gram(X).rows(index)
+
+
+def gram_columns(index: Any) -> Tensor:
+    return RBF().gram(X, X[:5].clone()).columns(index)
+
+
+def gram_solve(rhs: Any = X, **options: Any) -> Any:
+    return RBF().gram(X, options.pop("y", None)).solve(rhs, **options)
+
+
+def approximated(num_features: Any = 8, like: Any = X, **options: Any) -> Any:
+    return RBF().features(num_features, like=like, **options)
+
+
+def dual_of(q11: Any, q22: Any = ONE, q12: Any = ONE) -> Any:
+    return dual_activation("relu")(q11, q22, q12)
+
+
 CASES = [
+    *rows(
+        RBF,
+        {},
+        ({"lengthscale": 0.0}, ValueError, "lengthscale"),
+        ({"lengthscale": -1}, ValueError, "lengthscale"),
+        ({"lengthscale": math.nan}, ValueError, "lengthscale"),
+        ({"lengthscale": math.inf}, ValueError, "lengthscale"),
+        ({"lengthscale": [1.0, 0.0]}, ValueError, "lengthscale"),
+        ({"lengthscale": []}, ValueError, "lengthscale"),
+        ({"lengthscale": torch.ones(2, 2)}, ValueError, "lengthscale"),
+        ({"lengthscale": "mean"}, ValueError, "lengthscale"),
+        ({"lengthscale": None}, TypeError, "lengthscale"),
+        ({"lengthscale": True}, TypeError, "lengthscale"),
+        ({"lengthscale": ["a"]}, TypeError, "lengthscale"),
+    ),
+    *rows(
+        Matern,
+        {},
+        ({"nu": 1.0}, ValueError, "nu"),
+        ({"nu": "1.5"}, ValueError, "nu"),
+        ({"nu": math.inf}, ValueError, "nu"),
+        ({"nu": None}, ValueError, "nu"),
+    ),
+    *rows(
+        RationalQuadratic,
+        {},
+        ({"alpha": 0}, ValueError, "alpha"),
+        ({"alpha": [1.0, 2.0]}, ValueError, "alpha"),
+    ),
+    *rows(Periodic, {}, ({"period": 0}, ValueError, "period")),
+    *rows(Cosine, {}, ({"period": -2.0}, ValueError, "period")),
+    *rows(Laplacian, {}, ({"lengthscale": "max"}, ValueError, "lengthscale")),
+    *rows(
+        Polynomial,
+        {},
+        ({"degree": 0}, ValueError, "degree"),
+        ({"degree": 2.5}, TypeError, "degree"),
+        ({"offset": -1.0}, ValueError, "offset"),
+    ),
+    *rows(
+        SpectralMixture,
+        {"weights": [1.0, 2.0], "means": [[0.0]] * 2, "scales": [[1.0]] * 2},
+        ({"weights": [1.0, -2.0]}, ValueError, "weights"),
+        ({"means": [[0.0]]}, ValueError, "means"),
+        ({"means": [0.0, 1.0]}, ValueError, "means"),
+        ({"means": [[math.nan]] * 2}, ValueError, "means"),
+        ({"means": "two"}, TypeError, "means"),
+        ({"scales": [[1.0, 2.0]] * 2}, ValueError, "scales"),
+        ({"scales": [[0.0]] * 2}, ValueError, "scales"),
+    ),
+    *rows(
+        ArcCosine,
+        {},
+        ({"order": 3}, ValueError, "order"),
+        ({"order": "1"}, ValueError, "order"),
+        ({"order": True}, ValueError, "order"),
+    ),
+    *rows(
+        Constant,
+        {},
+        ({"value": -1e-9}, ValueError, "value"),
+        ({"event_ndim": -1}, ValueError, "event_ndim"),
+    ),
+    *rows(White, {}, ({"noise": -1.0}, ValueError, "noise")),
+    *rows(
+        Precomputed,
+        {},
+        ({"matrix": [[1.0]]}, TypeError, "matrix"),
+        ({"matrix": torch.eye(3).long()}, TypeError, "matrix"),
+        ({"matrix": torch.ones(3)}, ValueError, "matrix"),
+        ({"matrix": torch.ones(2, 3)}, ValueError, "matrix"),
+        ({"matrix": torch.tensor([[1.0, 2.0], [0.0, 1.0]])}, ValueError, "matrix"),
+        ({"matrix": torch.full((2, 2), math.nan)}, ValueError, "matrix"),
+    ),
+    *rows(
+        Sum,
+        {"left": RBF(), "right": RBF()},
+        ({"left": 1.0}, TypeError, "left"),
+        ({"right": "rbf"}, TypeError, "right"),
+        ({"right": Constant(event_ndim=3)}, ValueError, "right"),
+    ),
+    *rows(Product, {"left": RBF()}, ({"right": None}, TypeError, "right")),
+    *rows(
+        Scaled,
+        {"kernel": RBF()},
+        ({"kernel": "rbf"}, TypeError, "kernel"),
+        ({"scale": -1.0}, ValueError, "scale"),
+    ),
+    *rows(
+        resolve_kernel,
+        {},
+        ({"kernel": "gauss"}, ValueError, "kernel"),
+        ({"kernel": "precomputed"}, ValueError, "kernel"),
+        ({"kernel": 3}, TypeError, "kernel"),
+        ({"kernel": RBF}, TypeError, "kernel"),
+    ),
+    *rows(
+        evaluated,
+        {"x": X},
+        ({"x": X[0]}, ValueError, "x"),
+        ({"x": X.long()}, TypeError, "x"),
+        ({"x": X.tolist()}, TypeError, "x"),
+        ({"y": X[:, :3]}, ValueError, "y"),
+        ({"y": X.double()}, ValueError, "y"),
+        ({"y": X.numpy()}, TypeError, "y"),
+        ({"kernel": RBF([1.0, 2.0])}, ValueError, "x"),
+        ({"kernel": Periodic(period=[1.0, 2.0])}, ValueError, "x"),
+        ({"kernel": Precomputed(PSD), "x": torch.tensor([5.0])}, ValueError, "x"),
+        ({"kernel": Precomputed(PSD), "x": torch.tensor([0.5])}, ValueError, "x"),
+        ({"kernel": Precomputed(PSD), "x": torch.tensor([math.nan])}, ValueError, "x"),
+    ),
+    *rows(diagonal, {}, ({"x": X[0]}, ValueError, "x"), ({"x": [1.0]}, TypeError, "x")),
+    *rows(
+        fitted,
+        {},
+        ({"x": X[:1]}, ValueError, "x"),
+        ({"x": NAN}, ValueError, "x"),
+        ({"x": INFINITE}, ValueError, "x"),
+        ({"x": X[:0]}, ValueError, "x"),
+    ),
+    *rows(
+        written,
+        {},
+        ({"lengthscale": [1.0, 2.0, 3.0]}, ValueError, "lengthscale"),
+        ({"lengthscale": 0}, ValueError, "lengthscale"),
+        ({"lengthscale": "median"}, TypeError, "lengthscale"),
+    ),
+    *rows(
+        Gram,
+        {"kernel": RBF(), "x": X},
+        ({"kernel": "rbf"}, TypeError, "kernel"),
+        ({"x": X[None]}, ValueError, "x"),
+        ({"y": X[0]}, ValueError, "y"),
+        ({"y": X[:, :2]}, ValueError, "y"),
+        ({"group": 3}, TypeError, "group"),
+    ),
+    *rows(
+        multiplied,
+        {"v": X},
+        ({"v": X[:7]}, ValueError, "v"),
+        ({"v": X.double()}, ValueError, "v"),
+        ({"v": X[None]}, ValueError, "v"),
+        ({"v": 2.0}, TypeError, "v"),
+        ({"v": X.long()}, TypeError, "v"),
+        ({"y": X[:5].clone()}, ValueError, "v"),
+    ),
+    *rows(
+        gram_rows,
+        {},
+        ({"index": 3}, TypeError, "index"),
+        ({"index": torch.tensor([20])}, ValueError, "index"),
+        ({"index": torch.ones(20, dtype=torch.bool)}, TypeError, "index"),
+        ({"index": torch.tensor([0.5])}, TypeError, "index"),
+    ),
+    *rows(gram_columns, {}, ({"index": torch.tensor([-6])}, ValueError, "index")),
+    *rows(
+        gram_solve,
+        {},
+        ({"rhs": X[:3]}, ValueError, "rhs"),
+        ({"rhs": X.double()}, ValueError, "rhs"),
+        ({"rhs": NAN}, ValueError, "rhs"),
+        ({"rhs": None}, TypeError, "rhs"),
+        ({"ridge": -1.0}, ValueError, "ridge"),
+        ({"ridge": "auto"}, TypeError, "ridge"),
+        ({"method": "lu"}, ValueError, "method"),
+        ({"y": X[:5].clone()}, ValueError, "gram"),
+        ({"method": "cg", "preconditioner_rank": -1}, ValueError, "preconditioner_rank"),
+        ({"method": "cg", "tolerance": -1.0}, ValueError, "tolerance"),
+        ({"method": "cg", "max_iterations": 0}, ValueError, "max_iterations"),
+        ({"method": "cg", "start": X[:3]}, ValueError, "start"),
+    ),
+    *rows(
+        approximated,
+        {},
+        ({"num_features": 0}, ValueError, "num_features"),
+        ({"num_features": 8.0}, TypeError, "num_features"),
+        ({"method": "magic"}, ValueError, "method"),
+        ({"like": X.tolist()}, TypeError, "like"),
+        ({"like": X[0]}, ValueError, "like"),
+        ({"generator": "seed"}, TypeError, "generator"),
+    ),
+    *rows(
+        dual_activation,
+        {},
+        ({"activation": "rule"}, ValueError, "activation"),
+        ({"activation": 3}, TypeError, "activation"),
+        ({"activation": "relu", "derivative": 1.0}, TypeError, "derivative"),
+        ({"activation": "sign", "surrogate": "magic"}, ValueError, "surrogate"),
+    ),
+    *rows(
+        dual_of,
+        {"q11": ONE},
+        ({"q11": 1.0}, TypeError, "q11"),
+        ({"q22": ONE.long()}, TypeError, "q22"),
+        ({"q12": torch.ones(3), "q11": torch.ones(2)}, ValueError, "q11"),
+    ),
+    *rows(
+        PowerActivation,
+        {},
+        ({"order": -1}, ValueError, "order"),
+        ({"order": 1, "negative": math.nan}, ValueError, "negative"),
+    ),
+    *rows(
+        SurrogateActivation,
+        {"activation": "sign", "surrogate": "erf"},
+        ({"surrogate": 3}, TypeError, "surrogate"),
+    ),
     *rows(
         bundle,
         {"model": NET, "calibrate": X},
@@ -455,7 +726,7 @@ CASES = [
         {},
         ({"value": "much"}, ValueError, "memory_budget"),
         ({"value": -1}, ValueError, "memory_budget"),
-        ({"value": None}, TypeError, "memory_budget"),
+        ({"value": []}, TypeError, "memory_budget"),
     ),
     *rows(
         find,
