@@ -3,7 +3,7 @@ import torch
 
 import mercer
 from mercer.features import RandomFourier
-from mercer.features.blocks import can_block, map_blocks
+from mercer.features.blocks import can_block, map_blocks, write_waves
 from mercer.kernels import RBF
 
 
@@ -46,3 +46,17 @@ def test_gradients_flow_where_there_are_many_rows():
     (few,) = torch.autograd.grad(phi(x[:2]).sum(), x)
     (many,) = torch.autograd.grad(phi(x)[:2].sum(), x)
     torch.testing.assert_close(many, few)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_waves_in_place(dtype):
+    phases = torch.cat([torch.randn(40, 30) * s for s in (1e-4, 1.0, 30.0, 1e5)]).to(dtype)
+    amplitude = torch.rand(60, dtype=dtype)
+    out = torch.empty(160, 60, dtype=dtype)
+    write_waves(phases, amplitude, out)
+    wide = phases.double()
+    expected = torch.cat([wide.cos(), wide.sin()], -1) * amplitude.double()
+    assert float((out.double() - expected).abs().max()) <= 4 * torch.finfo(dtype).eps
+    phases[0, 0] = torch.inf
+    write_waves(phases, amplitude, out)
+    assert int(out.isnan().sum()) == 2

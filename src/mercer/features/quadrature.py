@@ -10,7 +10,7 @@ from torch.quasirandom import SobolEngine
 from .._core.checks import check_finite, check_int, check_last_dim, check_materialized
 from ..kernels import Kernel
 from .base import FeatureMap, full_precision
-from .blocks import can_block, map_blocks
+from .blocks import can_block, map_blocks, write_waves
 from .projection import on_cpu
 from .quadrature_rules import Rule, grid_rule, grid_sizes, has_grid, sobol_rule
 from .spectrum import Component, allot, spectral_components
@@ -167,10 +167,7 @@ class QuadratureFeatures(FeatureMap):
             if x.ndim > 1 and can_block(x, self.num_features, *self.buffers()):
 
                 def write(rows: Tensor, out: Tensor) -> None:
-                    phases = rows @ omega.mT
-                    torch.cos(phases, out=out[:, : len(omega)])
-                    torch.sin(phases, out=out[:, len(omega) :])
-                    out.mul_(amplitude)
+                    write_waves(rows @ omega.mT, amplitude, out)
 
                 return map_blocks(full, self.num_features, x.dtype, write)
             phases = full @ omega.mT  # (..., n)

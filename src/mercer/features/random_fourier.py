@@ -15,7 +15,7 @@ from .._core.checks import (
 )
 from ..kernels import Kernel, Radial
 from .base import FeatureMap, full_precision
-from .blocks import can_block, map_blocks
+from .blocks import can_block, map_blocks, write_waves
 from .draws import (
     PROJECTION_KINDS,
     STRUCTURED_KINDS,
@@ -215,15 +215,11 @@ class RandomFourier(FeatureMap):
         check_materialized(type(self).__name__, self.amplitude, x)
         full = x.to(torch.promote_types(x.dtype, torch.float32))
         amplitude = self.amplitude.to(full.dtype)
-        half = self.num_features // 2
         with full_precision(x):
             if x.ndim > 1 and can_block(x, self.num_features, *self.buffers()):
 
                 def write(rows: Tensor, out: Tensor) -> None:
-                    phases = self._phases(rows)
-                    torch.cos(phases, out=out[:, :half])
-                    torch.sin(phases, out=out[:, half:])
-                    out.mul_(amplitude)
+                    write_waves(self._phases(rows), amplitude, out)
 
                 return map_blocks(full, self.num_features, x.dtype, write)
             phases = self._phases(full)  # (..., n)
