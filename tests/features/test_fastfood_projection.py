@@ -2,7 +2,13 @@ import pytest
 import scipy.stats
 import torch
 
-from mercer.features import FastfoodProjection, make_projection
+from mercer.features import (
+    ArcCosineFeatures,
+    FastfoodProjection,
+    NeuronFeatures,
+    UniversalFeatures,
+    make_projection,
+)
 
 
 @pytest.mark.parametrize("in_features", [4, 6])
@@ -43,3 +49,14 @@ def test_product_equals_the_definition():
 def test_refuses_empty_shapes(shape):
     with pytest.raises(ValueError, match=r"num_rows|in_features"):
         FastfoodProjection(*shape)
+
+
+def test_the_maps_of_networks_take_it():
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 6
+    w = torch.randn(4, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64) / 6
+    options = {"draw": "fastfood", "generator": 0, "dtype": torch.float64}
+    phi = ArcCosineFeatures(6, 20_000, **options)
+    torch.testing.assert_close(phi(x) @ phi.dual(w).mT, phi.expected(x, w), rtol=0.05, atol=0.0)
+    waves = UniversalFeatures("sin", 6, 20_000, norms=(0.5, 0.5), **options)
+    torch.testing.assert_close(waves.estimate(x, w), torch.sin(x @ w.mT), rtol=0.0, atol=0.02)
+    assert NeuronFeatures.random(6, 9, "relu", **options)(x).shape == (5, 9)

@@ -78,7 +78,7 @@ class ArcCosineFeatures(TwoSidedFeatureMap):
         The exponent n: steps, ReLU, squared ReLU.
     bias : bool, default True
         Whether inputs and neurons get one entry more, 1 and b.
-    draw : {"orthogonal", "gaussian", "hadamard", "sobol"}, default "orthogonal"
+    draw : {"orthogonal", "gaussian", "sobol", "hadamard", "fastfood"}, default "orthogonal"
         How G is drawn; see `make_projection`. The mean above is exact for ``"gaussian"`` and
         ``"orthogonal"``, and nearly so for the others.
     generator : torch.Generator, int or None, optional

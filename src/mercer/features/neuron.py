@@ -113,7 +113,7 @@ class NeuronFeatures(FeatureMap):
             Lengths of an input and of a feature vector.
         activation : str, Module or callable
             The function f, elementwise.
-        draw : {"orthogonal", "gaussian", "hadamard", "sobol"}, default "orthogonal"
+        draw : {"orthogonal", "gaussian", "sobol", "hadamard", "fastfood"}, default "orthogonal"
             How G is drawn; see `make_projection`. It is stored as a dense matrix.
         bias : bool, default True
             Whether there are offsets.

@@ -61,7 +61,7 @@ class UniversalFeatures(TwoSidedFeatureMap):
     domain : float, default 6.0
         The expansion holds for pre-activations in [-domain, domain]; beyond, it goes its own
         ways (see `fraction_outside`).
-    draw : {"orthogonal", "gaussian", "hadamard", "sobol"}, default "orthogonal"
+    draw : {"orthogonal", "gaussian", "sobol", "hadamard", "fastfood"}, default "orthogonal"
         How the directions g are drawn; see `make_projection`.
     norms : tuple of two floats, default (1.0, 1.0)
         Typical norm of an input and of a neuron's weight, from which follow balance, damping,
