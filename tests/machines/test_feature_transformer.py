@@ -179,7 +179,7 @@ def test_options_reach_the_map():
 
 
 def test_blocks_under_a_small_budget(monkeypatch):
-    x = _data(20_000, 4)
+    x = _data(60_000, 4)
     machine = FeatureTransformer("rbf", 50, method="nystroem", random_state=0).fit(x[:500])
     whole = machine.transform(x)
     sizes, forward = [], machine.feature_map_.forward
@@ -189,13 +189,13 @@ def test_blocks_under_a_small_budget(monkeypatch):
         return forward(block)
 
     monkeypatch.setattr(machine.feature_map_, "forward", seen)
-    budget = mercer._core.config.resident_memory() + 3 * 2**22
+    budget = mercer._core.config.resident_memory() + 3 * 2**24
     with mercer.config.override(memory_budget=budget):
         np.testing.assert_allclose(machine.transform(x), whole, atol=1e-9)
-    assert sum(sizes) == 20_000 and max(sizes) <= 10_000
+    assert sum(sizes) == 60_000 and max(sizes) <= 30_000
     with (
         mercer.config.override(memory_budget="1 MiB"),
-        pytest.raises(MemoryError, match=r"20000 rows of 50 features in float64.*in batches"),
+        pytest.raises(MemoryError, match=r"60000 rows of 50 features in float64.*in batches"),
     ):
         machine.transform(x)
 

@@ -92,7 +92,10 @@ def factorise(system: Tensor, scale: float, eps: float) -> tuple[Tensor, float]:
     most = max(_MOST_JITTER, 10 * n**0.5 * eps) * scale  # rounding moves eigenvalues by sqrt(n)
     jitter, following = 0.0, n * _EPS * scale
     while True:
-        trial = system if not jitter else system + jitter * torch.eye(n).to(system)
+        trial = system
+        if jitter:
+            trial = system.clone()
+            trial.diagonal().add_(jitter)
         factor, info = torch.linalg.cholesky_ex(trial)
         if not int(info):
             # What of a point's variance the earlier ones leave; under this it is rounding.

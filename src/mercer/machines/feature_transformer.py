@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from .._core.config import block_rows, require_memory
+from .._core.config import config, require_memory, resident_memory
 from ..kernels import Kernel, resolve_kernel
 from .rows import as_tensor, check_rows
 
@@ -150,15 +150,17 @@ class FeatureTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         check_is_fitted(self)
         rows = check_rows(self, X, reset=False)
         n, m = len(rows), self.feature_map_.num_features
-        itemsize = rows.itemsize
+        size = n * m * rows.itemsize
         require_memory(
-            n * m * itemsize,
+            size,
             f"{n} rows of {m} features in {rows.dtype}",
             "transform the rows in batches, or ask for fewer features",
         )
         device = next(self.feature_map_.buffers(), torch.empty(0)).device
-        # Maps write by blocks of their own; these are for the copies that they make of a row.
-        step = block_rows(8 * (3 * m + 2 * rows.shape[1]), most=max(n, 1))
+        # Maps write by blocks of their own; these are for the copies that they make of a row, in
+        # half of what the result leaves.
+        spare = max(config.memory_budget - resident_memory() - size, 0)
+        step = max(1, int(spare / 2 / (8 * (3 * m + 2 * rows.shape[1]))))
         if step >= n:
             whole = self.feature_map_(as_tensor(rows).to(device))
             return whole.to(rows.device) if isinstance(rows, Tensor) else whole.cpu().numpy()
