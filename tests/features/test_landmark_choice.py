@@ -137,6 +137,17 @@ def test_without_a_generator_they_come_from_the_default_one(method):
     assert torch.equal(choose_landmarks(_rbf(), x, 15, method=method), one)
 
 
+@pytest.mark.parametrize("method", LANDMARK_CHOICES)
+def test_the_default_device_does_not_matter(method):
+    kernel, x = _rbf(), _clustered(200, 0.5)
+    expected = choose_landmarks(kernel, x, 15, method=method, generator=0)
+    with torch.device("meta"):
+        found = choose_landmarks(kernel, x, 15, method=method, generator=0)
+        phi = Nystroem(kernel, found)
+    assert torch.equal(found, expected)
+    assert torch.isfinite(phi(x)).all()
+
+
 def test_greedy_takes_the_pivots():
     x = _clustered(300, 0.5)
     found = choose_landmarks(_rbf(), x, 10, method="greedy")

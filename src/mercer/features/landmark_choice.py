@@ -137,8 +137,9 @@ def choose_landmarks(
     check_choice("method", method, _CHOICES)
     if ridge is not None:
         ridge = check_real("ridge", ridge, above=0.0)
-    chosen = _CHOICES[method](fitted(kernel, x), x, k, ridge, check_generator(generator))
-    return chosen.detach().clone()
+    source = check_generator(generator)
+    with torch.device("cpu"):  # whatever the default is; what follows x is made where x is
+        return _CHOICES[method](fitted(kernel, x), x, k, ridge, source).detach().clone()
 
 
 def fitted(kernel: Kernel, x: Tensor) -> Kernel:
