@@ -60,3 +60,37 @@ def test_errors():
         pytest.raises(MemoryError, match="second moments of 3000 features"),
     ):
         StreamingMoments(3000, 1)
+
+
+def test_moments_of_combinations_are_those_of_combined_rows():
+    source = torch.Generator().manual_seed(0)
+    z = torch.randn(700, 9, generator=source, dtype=torch.float64) + 5.0
+    y = torch.randn(700, 2, generator=source, dtype=torch.float64)
+    w = torch.rand(700, generator=source, dtype=torch.float64)
+    matrix = torch.randn(9, 4, generator=source, dtype=torch.float64)
+    found = StreamingMoments(9, 2).update(z, y, w).transformed(matrix)
+    exact = StreamingMoments(4, 2).update(z @ matrix, y, w)
+    assert found.num_features == 4 and found.count == exact.count
+    for name in ("feature_mean", "target_mean", "feature_scatter", "cross_scatter"):
+        torch.testing.assert_close(getattr(found, name), getattr(exact, name))
+    torch.testing.assert_close(found.target_scatter, exact.target_scatter)
+    found.update(z[:5] @ matrix, y[:5])  # and more rows may follow
+    with pytest.raises(ValueError, match=r"^matrix: expected shape \(9, r\), got \(4, 9\)"):
+        StreamingMoments(9, 2).transformed(matrix.mT)
+
+
+@pytest.mark.parametrize("size", [7, 400, 600])  # one panel, and several
+@pytest.mark.parametrize("threads", [1, 2])
+def test_panels_are_the_whole(size, threads):
+    source = torch.Generator().manual_seed(0)
+    z = torch.randn(1000, size, generator=source, dtype=torch.float64)
+    y = torch.randn(1000, 3, generator=source, dtype=torch.float64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        moments = StreamingMoments(size, 3).update(z[:300], y[:300]).update(z[300:], y[300:])
+    finally:
+        torch.set_num_threads(before)
+    a, b = z - z.mean(0), y - y.mean(0)
+    torch.testing.assert_close(moments.feature_scatter, a.mT @ a, rtol=1e-11, atol=1e-10)
+    torch.testing.assert_close(moments.cross_scatter, a.mT @ b, rtol=1e-11, atol=1e-10)

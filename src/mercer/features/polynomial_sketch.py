@@ -181,9 +181,9 @@ class PolynomialSketch(FeatureMap):
         rest = imaginary[..., 1 : 1 + self.num_features - real.shape[-1]]
         return torch.cat([real, rest], -1) * self.weight.to(x.dtype)  # (..., m)
 
-    def _transform(self, x: Tensor, out: Tensor) -> None:
+    def _transform(self, rows: Tensor, out: Tensor) -> None:
         """Compute the same by fast transforms of the sketches, into out (n, m)."""
-        x, m = self._entries(x), self.num_features
+        x, m = self._entries(rows), self.num_features
         spectrum = x.new_ones(())
         for buckets, signs in zip(self.buckets, self.signs.to(x.dtype), strict=True):
             sketch = x.new_zeros(len(x), m).index_add_(1, buckets, x * signs)

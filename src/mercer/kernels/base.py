@@ -102,7 +102,9 @@ class Kernel(Specification, abc.ABC):
         with full_precision(x):
             other = x if y is None else y
             flat = x.ndim == other.ndim == self.event_ndim + 1
-            if flat and len(x) * len(other) > _SMALL and is_plain(x, other, *self.parameters()):
+            # Plain first: where a function is traced its sizes must not decide.
+            plain = is_plain(x, other, *self.parameters())
+            if plain and flat and len(x) * len(other) > _SMALL:
                 from .dense import dense  # below this file, as it evaluates kernels
 
                 return dense(self, x, y)

@@ -11,7 +11,7 @@ from .._core.config import require_memory
 from .._core.precision import working_dtype
 from .base import Kernel
 from .tiles import Spare, plan_tiles
-from .workers import in_order
+from .._core.workers import in_order
 
 
 def tile_side(x: Tensor) -> int:

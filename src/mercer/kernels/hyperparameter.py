@@ -39,7 +39,8 @@ def read_positive(name: str, value: Any, *, least: float | None = None) -> Tenso
             f"{name}: expected a number or a vector of numbers, got {type(value).__name__}"
         )
     try:
-        tensor = torch.as_tensor(value, dtype=torch.float64).detach()
+        where = value.device if isinstance(value, Tensor) else "cpu"
+        tensor = torch.as_tensor(value, dtype=torch.float64, device=where).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name}: expected numbers, got {value!r} ({error})") from None
     if tensor.ndim > 1 or tensor.numel() == 0:
@@ -73,7 +74,7 @@ def register_positive(
     tensor = read_positive(name, value, least=least)
     if scalar and tensor.ndim:
         raise ValueError(f"{name}: expected one number, got shape {tuple(tensor.shape)}")
-    raw = tensor.log().to(device, dtype or torch.float64)
+    raw = tensor.log().to(device or torch.get_default_device(), dtype or torch.float64)
     module.register_parameter(f"raw_{name}", nn.Parameter(raw))
 
 

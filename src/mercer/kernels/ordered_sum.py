@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from .workers import in_order
+from .._core.workers import in_order
 
 MOST_SLABS = 32  # also the number of processes beyond which more have nothing to do
 

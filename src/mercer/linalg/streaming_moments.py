@@ -1,6 +1,6 @@
 """First and second moments of pairs of rows, in one pass over batches, centred, in float64."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -8,9 +8,10 @@ from torch import Tensor
 
 from .._core.checks import check_finite, check_int, check_last_dim, check_tensor
 from .._core.config import require_memory
+from .._core.workers import in_order
 
 _BLOCK_ROWS = 4096  # fixed, not fitted to memory: the same data give the same bits anywhere
-_PANEL = 384  # columns of a panel of Z^T Z; only panels on and above the diagonal are computed
+_PANEL = 192  # columns of a panel of Z^T Z; only panels on and above the diagonal are computed
 
 
 class StreamingMoments:
@@ -158,13 +159,25 @@ class StreamingMoments:
         pairwise = (self.count * added / together) ** 0.5
         z_mean, z = _centred(z.to(self.feature_mean.device), w, pairwise, self.feature_mean)
         y_mean, y = _centred(y.to(self.feature_mean.device), w, pairwise, self.target_mean)
-        for i in range(0, self.num_features, _PANEL):
-            self._panels[i : i + _PANEL, i:].addmm_(z[:, i : i + _PANEL].mT, z[:, i:])
-        self.cross_scatter.addmm_(z.mT, y)
+        self._add_products(z, y)
         self.target_scatter += y.square().sum(0)
         self.feature_mean += (added / together) * (z_mean - self.feature_mean)
         self.target_mean += (added / together) * (y_mean - self.target_mean)
         self.count = together
+
+    def _add_products(self, z: Tensor, y: Tensor) -> None:
+        """Add Z^T Z to the panels, on and above the diagonal, and Z^T Y."""
+        sides = _panels(self.num_features)
+        pairs = [(a, b) for i, a in enumerate(sides) for b in sides[i:]]
+
+        def add(pair: int, check: Callable[[], None]) -> None:
+            a, b = pairs[pair]
+            self._panels[a, b].addmm_(z[:, a].mT, z[:, b])
+            if a == b:
+                self.cross_scatter[a].addmm_(z[:, a].mT, y)
+
+        for _ in in_order(range(len(pairs)), add, z.device):
+            pass
 
     def merge(self, other: "StreamingMoments") -> Self:
         """Add what another accumulator has seen; ``other`` stays as it is.
@@ -244,6 +257,46 @@ class StreamingMoments:
         part.target_scatter = self.target_scatter.clone()
         return part
 
+    @torch.no_grad()
+    def transformed(self, matrix: Tensor) -> "StreamingMoments":
+        """Return the moments of linear combinations of the features, of rows ``z @ matrix``.
+
+        Mapping the moments costs p^2 r once, mapping the rows p r for each of them. Directions
+        that the matrix blows up carry the rounding of the moments with them, relative to their
+        largest entry.
+
+        Parameters
+        ----------
+        matrix : Tensor of shape (num_features, r)
+            The combinations, one a column.
+
+        Returns
+        -------
+        StreamingMoments
+            With r features.
+
+        Raises
+        ------
+        TypeError
+            If it is not a floating-point tensor.
+        ValueError
+            If the shape does not fit, or a number is not finite.
+        """
+        if check_tensor("matrix", matrix, ndim=2).shape[0] != self.num_features:
+            raise ValueError(
+                f"matrix: expected shape ({self.num_features}, r), got {tuple(matrix.shape)}"
+            )
+        check_finite("matrix", matrix)
+        m = matrix.to(self.feature_mean)
+        made = StreamingMoments(m.shape[1], self.num_outputs, device=m.device)
+        made.count = self.count
+        made.feature_mean = self.feature_mean @ m
+        made.target_mean = self.target_mean.clone()
+        made._panels = m.mT @ (self.feature_scatter @ m)
+        made.cross_scatter = m.mT @ self.cross_scatter
+        made.target_scatter = self.target_scatter.clone()
+        return made
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the moments as plain tensors, copies, to save and resume a long pass."""
         return {
@@ -295,6 +348,13 @@ class StreamingMoments:
         )
 
 
+def _panels(size: int) -> list[slice]:
+    """Cut columns into panels, or leave few together: torch shares one product better then."""
+    if size <= 2 * _PANEL:
+        return [slice(0, size)]
+    return [slice(i, min(i + _PANEL, size)) for i in range(0, size, _PANEL)]
+
+
 def _centred(x: Tensor, w: Tensor | None, pairwise: float, before: Tensor) -> tuple[Tensor, Tensor]:
     """Return a block's mean (d,) and its rows, centred and weighted, with the pairwise row below.
 
@@ -302,12 +362,20 @@ def _centred(x: Tensor, w: Tensor | None, pairwise: float, before: Tensor) -> tu
     zero, and an offset does not eat the digits of the mean.
     """
     rows = torch.empty(len(x) + 1, x.shape[1], dtype=torch.float64, device=x.device)
-    first = x[0].double()
-    body = rows[:-1].copy_(x).sub_(first)  # (n, d)
-    shift = body.mean(0) if w is None else (w / w.sum()) @ body  # (d,)
-    body -= shift
-    if w is not None:
-        body *= w.sqrt().unsqueeze(-1)
-    mean = first + shift
-    rows[-1] = pairwise * (mean - before)
+    mean = torch.empty_like(rows[0])
+    panels = _panels(x.shape[1])
+
+    def centre(panel: int, check: Callable[[], None]) -> None:
+        own = panels[panel]
+        first = x[0, own].double()
+        body = rows[:-1, own].copy_(x[:, own]).sub_(first)  # (n, panel)
+        shift = body.mean(0) if w is None else (w / w.sum()) @ body  # (panel,)
+        body -= shift
+        if w is not None:
+            body *= w.sqrt().unsqueeze(-1)
+        mean[own] = first + shift
+        rows[-1, own] = pairwise * (mean[own] - before[own])
+
+    for _ in in_order(range(len(panels)), centre, x.device):
+        pass
     return mean, rows

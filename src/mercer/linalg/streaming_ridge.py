@@ -219,6 +219,13 @@ class StreamingRidge:
         moments = self.moments.subset(indices)
         return StreamingRidge._of(moments, self.intercept)
 
+    def transformed(self, matrix: Tensor) -> "StreamingRidge":
+        """Return the regression on linear combinations ``z @ matrix`` of the features.
+
+        See `StreamingMoments.transformed` for when this is accurate.
+        """
+        return StreamingRidge._of(self.moments.transformed(matrix), self.intercept)
+
     @classmethod
     def _of(cls, moments: StreamingMoments, intercept: bool) -> Self:
         made = cls.__new__(cls)
