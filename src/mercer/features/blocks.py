@@ -7,8 +7,8 @@ from torch import Tensor
 
 from .._core.config import require_memory
 from .._core.precision import is_plain
-from ..kernels.dense import empty_matrix
 from .._core.workers import in_order
+from ..kernels.dense import empty_matrix
 
 _ENTRIES = 2**18  # of a block: two megabytes in float64
 _SMALL = 2**16  # features under which blocks cost more than they save

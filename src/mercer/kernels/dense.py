@@ -9,9 +9,9 @@ from torch.func import functional_call
 
 from .._core.config import require_memory
 from .._core.precision import working_dtype
+from .._core.workers import in_order
 from .base import Kernel
 from .tiles import Spare, plan_tiles
-from .._core.workers import in_order
 
 
 def tile_side(x: Tensor) -> int:
