@@ -77,13 +77,14 @@ def in_order(
             yield work(job, lambda: None)
         return
     pool, stop = _pool(threads), threading.Event()
+    inference = torch.is_inference_mode_enabled()  # which threads do not inherit
 
     def check() -> None:
         if stop.is_set():
             raise Stopped
 
     def run(job: int) -> T:
-        with torch.no_grad():
+        with torch.inference_mode(inference), torch.no_grad():
             check()
             return work(job, check)
 
