@@ -265,3 +265,29 @@ def test_nan_stays_nan():
             for found in (kernel(x), kernel(x[:9])):
                 assert torch.isnan(found[5]).sum() >= len(found) - 1
                 assert torch.isfinite(found[:5, :5]).all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e200])
+@pytest.mark.parametrize("kernel", [RBF(), Matern(nu=0.5), RationalQuadratic()], ids=repr)
+@torch.no_grad()
+def test_a_bad_row_does_not_cost_the_others_their_digits(kernel, bad):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(10, 3, generator=g, dtype=torch.float64).repeat(20, 1) + 1e6  # each 20 times
+    x[100:] += 1e3
+    clean = kernel(x)
+    x[7, 0] = bad
+    found, rest = kernel(x), torch.arange(len(x)) != 7
+    assert torch.equal(found[rest][:, rest], clean[rest][:, rest])
+    if not math.isnan(bad):
+        assert float(found[7, rest].max()) < 1e-90  # infinitely far away
+    else:
+        assert bool(found[7, rest].isnan().all())
+
+
+@pytest.mark.parametrize("kernel", [RBF(), Matern(), Periodic(), ArcCosine(0)], ids=repr)
+@pytest.mark.parametrize("n", [5, 200])
+def test_points_without_coordinates(kernel, n):
+    x, ones = torch.zeros(n, 0), torch.ones(n)
+    matrix = kernel(x)
+    assert torch.equal(matrix, kernel._naive(x, None))
+    assert torch.allclose(kernel.gram(x) @ ones, matrix @ ones)

@@ -97,11 +97,13 @@ class SquaredDistances:
         self.x, self.y = centred(x, y)
         if same:
             self.y = self.x
-        self.line = x.shape[-1] == 1
+        self.line = x.shape[-1] < 2
         if self.line or not x.numel():
             return
         self.xx = self.x.square().sum(-1)  # (n,)
         self.yy = self.xx if same else self.y.square().sum(-1)  # (m,)
+        # A row that is NaN or out of range must not hide what is doubtful among the others.
+        self.longest_x, self.longest_y = (v.nan_to_num(0.0, 0.0) for v in (self.xx, self.yy))
         one_x, one_y = torch.ones_like(self.xx), torch.ones_like(self.yy)
         # |x|^2 + |y|^2 - 2 x.y as one matrix product, (n, d + 2) by (d + 2, m).
         self.left = torch.cat([-2 * self.x, self.xx[:, None], one_x[:, None]], -1)
@@ -110,15 +112,18 @@ class SquaredDistances:
     def fill(self, rows: slice, columns: slice, out: Tensor) -> None:
         """Write the squared distances of a tile."""
         x, y = self.x[rows], self.y[columns]
+        if not x.shape[-1]:  # points without coordinates are all the same
+            out.zero_()
+            return
         if self.line:  # differences are cheaper than a matrix product
             torch.sub(x, y.mT, out=out).square_()
             return
         torch.mm(self.left[rows], self.right[:, columns], out=out)
-        lengths = float(self.xx[rows].max() + self.yy[columns].max())
+        lengths = float(self.longest_x[rows].max() + self.longest_y[columns].max())
         doubtful = _doubtful_share(out.dtype) * lengths
-        if not float(out.min()) < doubtful:
+        if float(out.min()) >= doubtful:  # false where a row is NaN or out of range
             return
-        i, j = (out < doubtful).nonzero(as_tuple=True)
+        i, j = (out >= doubtful).logical_not_().nonzero(as_tuple=True)
         if len(i) * 16 > out.numel():
             out.copy_(differences(x, y))
         else:
