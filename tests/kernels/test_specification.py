@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV
 
 from mercer.kernels import (
     RBF,
+    ArcCosine,
     Constant,
     Kernel,
     Laplacian,
@@ -250,3 +251,11 @@ def test_images_add_up_with_images_only():
     assert (constant + 1.0).event_ndim == 3
     with pytest.raises(ValueError, match=r"^right: expected a kernel of points with 3 axes"):
         constant + RBF()
+
+
+def test_built_on_the_meta_device():
+    with torch.device("meta"):
+        mixture = SpectralMixture([1.0, 2.0], means=[[0.0], [1.0]], scales=[[1.0], [1.0]])
+        for kernel in (mixture, ArcCosine(), 2.0 * RBF() + Periodic()):
+            assert all(p.is_meta for p in kernel.parameters())
+            assert kernel(torch.zeros(5, 1)).is_meta

@@ -136,8 +136,8 @@ def from_module_text(text: str) -> nn.Module | None:
 
 def _is_elementwise(function: Callable[[Tensor], Tensor]) -> bool:
     """Whether f of a vector is the vector of f, tried on a few numbers."""
-    z = torch.tensor([-1.7, -0.3, 0.0, 0.4, 2.1], dtype=torch.float64)
-    with torch.no_grad():
+    with torch.no_grad(), torch.device("cpu"):  # whatever the default is
+        z = torch.tensor([-1.7, -0.3, 0.0, 0.4, 2.1], dtype=torch.float64)
         whole = function(z.clone())  # a clone, because it may work in place
         if not isinstance(whole, Tensor) or whole.shape != z.shape:
             return False

@@ -73,7 +73,8 @@ class SpectralMixture(Stationary):
         read = {}
         for name, value in (("means", means), ("scales", scales)):
             try:
-                tensor = torch.as_tensor(value, dtype=torch.float64).detach()
+                at = value.device if isinstance(value, Tensor) else "cpu"
+                tensor = torch.as_tensor(value, dtype=torch.float64, device=at).detach()
             except (TypeError, ValueError, RuntimeError) as error:
                 raise TypeError(f"{name}: expected numbers of shape (q, d), got {error}") from None
             if tensor.ndim != 2 or len(tensor) != count:
@@ -91,7 +92,10 @@ class SpectralMixture(Stationary):
             )
         if not bool((read["scales"] > 0).all()):
             raise ValueError(f"scales: expected numbers > 0, got {read['scales'].tolist()}")
-        where: dict[str, Any] = {"device": device, "dtype": dtype or torch.float64}
+        where: dict[str, Any] = {
+            "device": device or torch.get_default_device(),
+            "dtype": dtype or torch.float64,
+        }
         self.means = nn.Parameter(read["means"].clone().to(**where))
         self.raw_scales = nn.Parameter(read["scales"].log().to(**where))
 
