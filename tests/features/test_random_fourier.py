@@ -319,3 +319,9 @@ def test_refuses(error, options, match):
     arguments = {"kernel": RBF(), "in_features": 3, "num_features": 8, **options}
     with pytest.raises(error, match=match):
         RandomFourier(**arguments)
+
+
+@pytest.mark.parametrize("draw", ["orthogonal", "hadamard", "fastfood"])
+def test_a_kernel_scaled_to_zero(draw):
+    phi = RandomFourier(0.0 * RBF(), 3, 16, draw=draw, generator=0)
+    assert phi(torch.ones(2, 3)).abs().max() == 0

@@ -179,7 +179,7 @@ class RandomFourier(FeatureMap):
         ]
         self.amplitude.copy_(torch.cat(amplitudes).repeat(2))
         if self.projection is not None:
-            radial = components[0].factors[0]
+            radial = unscaled(self._approximated[0])[1]  # a scale of zero has no component
             assert isinstance(radial, Radial)
             self.projection.reset_parameters(source)
             uniforms = draw_uniforms(half, radial.num_uniforms(self.in_features), source)
