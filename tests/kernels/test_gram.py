@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mercer
+from mercer._core.config import resident_memory
 from mercer.kernels import (
     RBF,
     Cosine,
@@ -273,3 +275,82 @@ def test_errors_name_the_shapes():
         gram @ points(10, dtype=torch.float32)
     with pytest.raises(TypeError, match=r"^v: expected a torch.Tensor"):
         gram @ [1.0] * 10
+
+
+def test_second_derivatives_are_refused_where_they_would_be_forgotten():
+    x = points(30).requires_grad_()
+    kernel, v = RBF(), torch.ones(30, dtype=torch.float64)
+    # With another way from x to the gradient, autograd would leave ours out and say nothing.
+    total = (kernel.gram(x) @ v).square().sum() + (x**3).sum()
+    (g,) = torch.autograd.grad(total, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(g.sum(), x)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_second_derivatives_with_respect_to_vectors(symmetric):
+    x, y = points(30), None if symmetric else points(20, seed=1)
+    kernel = RBF().requires_grad_(False)
+    matrix = kernel(x, y)
+    v = torch.ones(matrix.shape[1], dtype=torch.float64, requires_grad=True)
+    (g,) = torch.autograd.grad((kernel.gram(x, y) @ v).square().sum(), v, create_graph=True)
+    (h,) = torch.autograd.grad(g.sum(), v)
+    assert (h - 2 * matrix.mT @ matrix.sum(1)).abs().max() < 1e-10
+
+
+def test_gradients_of_half_precision_hyperparameters_are_added_in_single(monkeypatch):
+    monkeypatch.setattr("mercer.kernels.gram_product.tile_side", lambda x: 16)
+    x = points(1000, dtype=torch.float32)
+    kernel = Polynomial(1, offset=2.0).to(torch.bfloat16)
+    total = (kernel.gram(x, x[:400]) @ torch.ones(400)).sum()
+    (g,) = torch.autograd.grad(total, kernel.raw_offset)  # type: ignore[attr-defined]
+    # d / d log c of the sum of x.y + c; sums of 1,575 tiles in bfloat16 lose a percent.
+    assert abs(g.item() / (2.0 * 1000 * 400) - 1) < 2**-8
+
+
+def test_threads_share_a_kernel():
+    kernel, twin, x = RBF(0.7), RBF(0.7), points(600)
+    total = twin(x).sum() + (twin.gram(x) @ x).sum()
+    (goal,) = torch.autograd.grad(total, twin.raw_lengthscale)
+    found, failures = [], []
+
+    def run():
+        try:
+            for _ in range(5):
+                total = kernel(x).sum() + (kernel.gram(x) @ x).sum()
+                found.append(torch.autograd.grad(total, kernel.raw_lengthscale)[0])
+        except RuntimeError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert isinstance(kernel.raw_lengthscale, torch.nn.Parameter)
+    assert len(found) == 20
+    assert all((g - goal).abs() < 1e-9 * goal.abs() for g in found)
+
+
+def test_batches_and_gradients_ask_the_budget():
+    x = points(3000)
+    with (
+        mercer.config.override(memory_budget=resident_memory() + 2**26),
+        pytest.raises(MemoryError, match=r"kernel matrices of shape \(2, 3000, 3000\)"),
+    ):
+        RBF()(x.expand(2, 3000, 3))
+    matrix = RBF()(x)
+    with (
+        mercer.config.override(memory_budget=resident_memory() + 2**27),
+        pytest.raises(MemoryError, match="gradient of a kernel matrix"),
+    ):
+        matrix.sum().backward()
+
+
+def test_gradients_of_a_matrix_are_exact_under_autocast():
+    x = points(300, dtype=torch.float32).requires_grad_()
+    (expected,) = torch.autograd.grad(RBF()(x).square().sum(), x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found,) = torch.autograd.grad(RBF()(x).square().sum(), x)
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()

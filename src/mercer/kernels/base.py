@@ -2,12 +2,14 @@
 
 import abc
 import importlib
+import math
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from .._core.checks import check_int, check_tensor
+from .._core.config import require_memory
 from .._core.precision import full_precision, is_plain, working_dtype
 from .specification import Specification
 
@@ -108,6 +110,8 @@ class Kernel(Specification, abc.ABC):
                 from .dense import dense  # below this file, as it evaluates kernels
 
                 return dense(self, x, y)
+            if plain and not flat:
+                self._ask_memory(x, other)
             return self._naive(x, y)
 
     def _naive(self, x: Tensor, y: Tensor | None) -> Tensor:
@@ -120,6 +124,19 @@ class Kernel(Specification, abc.ABC):
         return torch.diagonal_scatter(
             whole, self._diagonal(a).expand(whole.shape[:-1]), dim1=-2, dim2=-1
         ).to(x.dtype)
+
+    def _ask_memory(self, x: Tensor, y: Tensor) -> None:
+        """Ask the budget for a batch of matrices, and as much again to compute them."""
+        a, b = x.shape[: x.ndim - self.event_ndim], y.shape[: y.ndim - self.event_ndim]
+        if any(p != q and 1 not in (p, q) for p, q in zip(a[-2::-1], b[-2::-1], strict=False)):
+            return  # the formula says what does not broadcast
+        shape = (*torch.broadcast_shapes(a[:-1], b[:-1]), a[-1], b[-1])
+        if math.prod(shape) > _SMALL:
+            require_memory(
+                2 * math.prod(shape) * max(x.element_size(), 4),
+                f"kernel matrices of shape {shape} in {x.dtype}",
+                "evaluate fewer of them at a time",
+            )
 
     def diag(self, x: Tensor) -> Tensor:
         """Evaluate the kernel of each point with itself.

@@ -1,17 +1,19 @@
 """The whole kernel matrix, written tile by tile, and differentiated by recomputing it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from .._core.config import require_memory
-from .._core.precision import working_dtype
+from .._core.precision import full_precision, working_dtype
 from .._core.workers import in_order
 from .base import Kernel
 from .tiles import Spare, plan_tiles
+
+_COPIES = 7  # of the matrix, that differentiating its formula takes
 
 
 def tile_side(x: Tensor) -> int:
@@ -96,13 +98,19 @@ class _Dense(torch.autograd.Function):
         y = None if ctx.same else rest.pop(0)
         inputs = [x, *([] if y is None else [y]), *rest]
         higher = torch.is_grad_enabled()  # whether these gradients are differentiated in turn
-        with torch.enable_grad():
+        n, m = len(x), len(x if y is None else y)
+        require_memory(
+            _COPIES * n * m * x.to(working_dtype(x.dtype))[:0].element_size(),
+            f"the gradient of a kernel matrix of shape ({n}, {m})",
+            "use products with kernel.gram(x, y), whose gradient never builds it",
+        )
+        with torch.enable_grad(), full_precision(x):
             # Views, so that a gradient with respect to x is that through this matrix alone.
             views = [t.view_as(t) for t in inputs]
             y_view = None if y is None else views[1]
             values = views[1 if y is None else 2 :]
             whole = functional_call(
-                NaiveKernel(ctx.kernel),
+                NaiveKernel(own_copy(ctx.kernel)),
                 {f"kernel.{k}": v for k, v in zip(ctx.names, values, strict=True)},
                 (views[0], y_view),
             )
@@ -113,6 +121,31 @@ class _Dense(torch.autograd.Function):
         if y is None:
             all_grads.insert(1, None)
         return (None, None, *all_grads)
+
+
+_Module = TypeVar("_Module", bound=torch.nn.Module)
+
+
+def own_copy(module: _Module) -> _Module:
+    """Copy a tree of modules, sharing what they hold.
+
+    `functional_call` exchanges parameters in place: in the kernel itself, another thread would
+    meet them there.
+    """
+    return _copy(module, {})
+
+
+def _copy(module: Any, known: dict[int, Any]) -> Any:
+    if module is None:
+        return None
+    if id(module) not in known:
+        twin = known[id(module)] = object.__new__(type(module))
+        vars(twin).update(vars(module))
+        for name in ("_parameters", "_buffers"):
+            vars(twin)[name] = dict(vars(module)[name])
+        parts = module._modules.items()
+        vars(twin)["_modules"] = {name: _copy(part, known) for name, part in parts}
+    return known[id(module)]
 
 
 class NaiveKernel(torch.nn.Module):

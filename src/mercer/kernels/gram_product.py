@@ -1,6 +1,5 @@
 """The product of a kernel matrix with vectors, tile by tile, differentiated by recomputing."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.func import functional_call
 from .._core.config import require_memory
 from .._core.precision import full_precision, working_dtype
 from .base import Kernel
-from .dense import NaiveKernel, tile_side
+from .dense import NaiveKernel, own_copy, tile_side
 from .ordered_sum import check_same, cut, ordered_sum
 from .tiles import Spare, plan_tiles
 
@@ -120,7 +119,6 @@ class _Product(torch.autograd.Function):
         return _forward(kernel, x, y, v, group)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, v, *values = ctx.saved_tensors
         y = None if ctx.same else values.pop()
@@ -128,16 +126,36 @@ class _Product(torch.autograd.Function):
         if not (need_x or need_y or any(ctx.needs_input_grad[6:])):
             with full_precision(x):
                 a, b = (x, None) if y is None else (y, x)
-                gv = _forward(ctx.kernel, a, b, g, ctx.group)
+                gv = multiply(ctx.kernel, a, b, g, ctx.group)  # linear in g: differentiable
             return (*(None,) * 5, gv, *(None for _ in values))
-        with full_precision(x):
+        with full_precision(x), torch.no_grad():
             gx, gy, gv, *gp = _backward(ctx, x, y, v, values, g)
+            gx, gy, gv = gx.to(x.dtype), gy.to(x.dtype), gv.to(v.dtype)
+        if torch.is_grad_enabled():  # these gradients may be differentiated in turn
+            gx, gy, gv, *gp = _Last.apply(gx, gy, gv, *gp, g, *ctx.saved_tensors)  # type: ignore[misc]
         return (
             *(None, None, None),
-            gx.to(x.dtype) if need_x else None,
-            gy.to(x.dtype) if need_y else None,
-            gv.to(v.dtype) if need_v else None,
+            gx if need_x else None,
+            gy if need_y else None,
+            gv if need_v else None,
             *gp,
+        )
+
+
+class _Last(torch.autograd.Function):
+    """Gradients tied to what they depend on: without, autograd would take them for constants."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        # Gradients of x, y, v and the values come first; then g, x, v, the values, perhaps y.
+        count = len(tensors) // 2
+        return tuple(t.view_as(t) for t in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(
+            "Gram: a product has no second derivatives with respect to points or hyperparameters; "
+            "build the matrix, kernel(x, y) @ v, which has them"
         )
 
 
@@ -154,7 +172,8 @@ def _backward(
     rows, columns = _edges(n, side), _edges(m, side)
     slabs = cut(len(rows))
     totals = [torch.zeros_like(a), torch.zeros_like(b), torch.zeros_like(v)]
-    totals += [torch.zeros_like(p).reshape(-1) for p in values]
+    # Sums over many tiles, so not in half precision.
+    totals += [torch.zeros_like(p, dtype=working_dtype(p.dtype)).reshape(-1) for p in values]
     threads = torch.get_num_threads()
     copies = 1 + 2 * threads if ctx.group is None else len(slabs)
     failure = _ask_memory(
@@ -169,8 +188,7 @@ def _backward(
 
     def slab(s: int, check: Callable[[], None]) -> list[Tensor]:
         # A kernel of its own for each thread: functional_call exchanges parameters in place.
-        shared = {id(buffer): buffer for buffer in ctx.kernel.buffers()}
-        module = NaiveKernel(copy.deepcopy(ctx.kernel, shared))
+        module = NaiveKernel(own_copy(ctx.kernel))
         parts = [torch.zeros_like(t) for t in totals]
         gx, gy, gv, *gp = parts
         for i in slabs[s]:
@@ -204,7 +222,8 @@ def _backward(
     extents = [[(0, len(t)) for t in totals] for _ in slabs]
     costs = [sum(len(columns) - i if same else len(columns) for i in s) for s in slabs]
     ordered_sum(totals, extents, slab, costs, ctx.group)
-    return [*totals[:3], *(t.reshape(p.shape) for t, p in zip(totals[3:], values, strict=True))]
+    found = zip(totals[3:], values, strict=True)
+    return [*totals[:3], *(total.reshape(p.shape).to(p.dtype) for total, p in found)]
 
 
 def _add(total: Tensor, part: Tensor | None) -> None:
