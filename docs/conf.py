@@ -1,6 +1,7 @@
 """Sphinx configuration; `make docs` builds with it, without a network."""
 
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -68,3 +69,15 @@ html_theme_options = {
     "show_prev_next": False,
     "navigation_with_keys": False,
 }
+
+
+def escape_shapes(app, what, name, obj, options, lines):
+    """Keep shapes such as ``(n, *event)`` and ``(n_features_in_,)`` from being taken for markup."""
+    lines[:] = [
+        re.sub(r"(\w)_,\)", r"\1\\_,)", line.replace(", *event", r", \*event")) for line in lines
+    ]
+
+
+def setup(app):
+    """Register the hook before numpydoc's."""
+    app.connect("autodoc-process-docstring", escape_shapes, priority=400)
