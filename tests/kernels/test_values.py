@@ -291,3 +291,25 @@ def test_points_without_coordinates(kernel, n):
     matrix = kernel(x)
     assert torch.equal(matrix, kernel._naive(x, None))
     assert torch.allclose(kernel.gram(x) @ ones, matrix @ ones)
+
+
+def test_third_derivatives_of_the_laplacian():
+    x = points(12, 2).requires_grad_()
+
+    def third(kernel):
+        (g,) = torch.autograd.grad(kernel(x).sin().sum(), x, create_graph=True)
+        (h,) = torch.autograd.grad(g.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(h.square().sum(), x)[0]
+
+    def naive(z):
+        return torch.exp(-(z.unsqueeze(1) - z).abs().sum(-1))
+
+    expected = third(naive)
+    assert (third(Laplacian()) - expected).abs().max() < 1e-12 * expected.abs().max()
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_traced_matrix_is_not_a_constant():
+    kernel, x = RBF().requires_grad_(False), points(200, 3)
+    traced = torch.jit.trace(lambda z: kernel(z), x, check_trace=False)
+    assert (traced(2 * x) - kernel(2 * x)).abs().max() < 1e-12

@@ -27,6 +27,8 @@ def is_plain(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or torch.autograd.forward_ad._current_level >= 0:
         return False
+    if torch.jit.is_tracing():  # what is written in place would be taken for a constant  # pyright: ignore
+        return False
     return all(
         type(t) in (Tensor, torch.nn.Parameter)
         and not t.is_meta

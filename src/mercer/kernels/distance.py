@@ -86,7 +86,6 @@ class _SignSum(torch.autograd.Function):
         ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None, None]:
         x, y = ctx.saved_tensors
         total = torch.zeros((), dtype=u.dtype, device=u.device)
