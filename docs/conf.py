@@ -52,6 +52,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_memory": False,
+    "capture_repr": (),  # what scripts print, not the legend that a last line returns
 }
 warnings.filterwarnings("error", module=r"mercer\.")
 
