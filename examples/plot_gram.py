@@ -140,9 +140,9 @@ axes[0].set_ylabel("second input")
 
 kernel = RBF(1.0)
 points, targets = x[:1000], y[:1000]
-optimizer = torch.optim.Adam(kernel.parameters(), lr=0.1, betas=(0.5, 0.9))
+optimizer = torch.optim.Adam(kernel.parameters(), lr=0.15, betas=(0.5, 0.9))
 path = [kernel.lengthscale.item()]
-for _ in range(40):
+for _ in range(25):
     learnt = kernel.gram(points)
     z = torch.randint(2, (1000, 8), generator=source).double() * 2 - 1
     solved = learnt.solve(torch.cat([targets.unsqueeze(-1), z], -1), ridge=ridge).solution
@@ -166,7 +166,7 @@ def likelihood(lengthscale):
     return (white.square().sum() / 2 + factor.diagonal().log().sum()).item()
 
 
-scales = torch.logspace(-0.9, 0, 10).tolist()
+scales = torch.logspace(-0.9, 0, 7).tolist()
 values = [likelihood(scale) for scale in scales]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 left.plot(path, "o-", ms=3)
