@@ -259,3 +259,18 @@ def test_built_on_the_meta_device():
         for kernel in (mixture, ArcCosine(), 2.0 * RBF() + Periodic()):
             assert all(p.is_meta for p in kernel.parameters())
             assert kernel(torch.zeros(5, 1)).is_meta
+
+
+def test_a_state_brings_the_lengthscale_that_a_kernel_waits_for():
+    x = points(20)
+    fitted, waiting = (RBF("median") + Constant(2.0) for _ in range(2))
+    fitted.fit(x)
+    assert math.isnan(waiting.left.lengthscale.item())
+    waiting.load_state_dict(fitted.state_dict())
+    assert torch.equal(waiting(x), fitted(x))
+    empty = RBF("median")
+    waiting.left.load_state_dict(empty.state_dict())
+    with pytest.raises(RuntimeError, match=r"call fit\(x\)"):
+        waiting(x)
+    waiting.left.lengthscale = 2.0  # by hand
+    assert torch.equal(waiting.left(x), RBF(2.0)(x))

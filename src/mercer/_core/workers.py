@@ -10,7 +10,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -40,9 +40,13 @@ def _pool(threads: int) -> ThreadPoolExecutor:
                 ready.wait()
 
             pool = ThreadPoolExecutor(threads, "mercer", initializer=start)
-            for _ in range(threads):
-                pool.submit(int)
-            ready.wait()
+            try:
+                for _ in range(threads):
+                    pool.submit(int)
+                ready.wait()
+            except BaseException:
+                ready.abort()  # threads that wait would keep the process from ending
+                raise
             torch.set_num_threads(threads)  # which is set back here
             _pools.clear()
             _pools[key] = pool
@@ -53,7 +57,7 @@ def in_order(
     jobs: Iterable[int],
     work: Callable[[int, Callable[[], None]], T],
     device: torch.device,
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Run jobs in threads, and yield their results in the order of the jobs.
 
     Parameters

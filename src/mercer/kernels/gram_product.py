@@ -20,12 +20,12 @@ def _edges(n: int, side: int) -> list[slice]:
     return [slice(i, min(i + side, n)) for i in range(0, n, side)]
 
 
-def _ask_memory(nbytes: float, what: str) -> Exception | None:
-    """Ask the budget; return the refusal, so that all processes can be told."""
+def _ask_memory(nbytes: float, what: str) -> str | None:
+    """Ask the budget; return the text of the refusal, so that all processes can be told."""
     try:
         require_memory(nbytes, what, "multiply by fewer vectors at a time")
     except MemoryError as error:
-        return error
+        return str(error)
     return None
 
 
@@ -59,7 +59,7 @@ def _forward(
             group, "vectors and hyperparameters", [v, *kernel.state_dict().values()], failure
         )
     elif failure is not None:
-        raise failure
+        raise MemoryError(failure)
     a = x.to(work)
     b = a if y is None else y.to(work)
     # Vectors as rows: the thin products then run along the rows of a tile, twice as fast.
@@ -183,7 +183,7 @@ def _backward(
     if ctx.group is not None:
         check_same(ctx.group, "incoming gradients", [g], failure)
     elif failure is not None:
-        raise failure
+        raise MemoryError(failure)
     names = [f"kernel.{name}" for name in ctx.names]
 
     def slab(s: int, check: Callable[[], None]) -> list[Tensor]:

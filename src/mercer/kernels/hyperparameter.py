@@ -96,6 +96,8 @@ def positive(name: str, doc: str, *, least: float | None = None, scalar: bool = 
                 raw.data = new.to(raw)
             else:
                 raw.copy_(new)
+        if vars(self).get("_waits_for_data"):  # what was left to the data is set by hand
+            vars(self)["_waits_for_data"] = False
 
     return property(read, write, doc=doc)
 

@@ -4,6 +4,7 @@ The work is cut into slabs whose number depends on the problem alone; each slab 
 one process, and slabs are added in their order, so that one process and many give the same bits.
 """
 
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
@@ -60,9 +61,10 @@ def ordered_sum(
     """
     device = totals[0].device
     if group is None:
-        for rows, parts in zip(extents, in_order(range(len(extents)), work, device), strict=True):
-            for total, (start, stop), part in zip(totals, rows, parts, strict=True):
-                total[start:stop] += part
+        with contextlib.closing(in_order(range(len(extents)), work, device)) as found:
+            for rows, parts in zip(extents, found, strict=True):
+                for total, (start, stop), part in zip(totals, rows, parts, strict=True):
+                    total[start:stop] += part
         return
     rank = dist.get_rank(group)
     owner = owners(costs, dist.get_world_size(group))
@@ -90,7 +92,7 @@ def _digest(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def check_same(
-    group: ProcessGroup, names: str, tensors: Sequence[Tensor], failure: Exception | None = None
+    group: ProcessGroup, names: str, tensors: Sequence[Tensor], failure: str | None = None
 ) -> None:
     """Raise, in every process, if the processes hold different data or one of them failed.
 
@@ -98,8 +100,9 @@ def check_same(
     ------
     ValueError
         If bits, shapes or dtypes differ.
-    Exception
-        ``failure`` in the process that has one.
+    MemoryError
+        With the text ``failure``, in the process that has one. (A text, as an exception kept in
+        a local name keeps its own frames alive, and the group with them.)
     RuntimeError
         If another process failed.
     """
@@ -108,7 +111,7 @@ def check_same(
     found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(found, own, group=group)
     if failure is not None:
-        raise failure
+        raise MemoryError(failure)
     rank = dist.get_rank(group)
     failed = [p for p, other in enumerate(found) if int(other[-1])]
     if failed:

@@ -63,7 +63,9 @@ class Specification(Saveable, abc.ABC):
         Returns
         -------
         Kernel
-            The kernel itself. Values learnt since its construction are gone.
+            The kernel itself. Values learnt since its construction are gone, and so is what
+            else was done to it (``requires_grad_``, ``to``, hooks). A refused change of this
+            kernel's own arguments leaves it whole; those of kernels inside come first.
 
         Raises
         ------

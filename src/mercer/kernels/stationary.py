@@ -1,6 +1,7 @@
 """Kernels of the difference x - y, and among them those of its length alone."""
 
 import abc
+import math
 from typing import Any
 
 import torch
@@ -45,6 +46,12 @@ class Stationary(Kernel, abc.ABC):
         """
 
 
+def _read_state(kernel: Any, incompatible: Any) -> None:
+    """See whether a state that was loaded has the lengthscale that the kernel waits for."""
+    raw = kernel.raw_lengthscale
+    kernel._waits_for_data = raw.is_meta or bool(raw.isnan().any())
+
+
 class Scales(abc.ABC):
     """What kernels with a lengthscale share: one number, one a dimension, or the median."""
 
@@ -77,6 +84,9 @@ class Scales(abc.ABC):
         self._waits_for_data = self._median
         value = 1.0 if self._median else lengthscale
         register_positive(self, "lengthscale", value, device=device, dtype=dtype)  # type: ignore[arg-type]
+        if self._median:  # not a number until there are data, or a state that has one
+            self.raw_lengthscale.data.fill_(math.nan)
+            self.register_load_state_dict_post_hook(_read_state)  # type: ignore[attr-defined]
 
     def _scale(self, x: Tensor) -> Tensor:
         """Divide rows (..., n, d) by the lengthscale."""
