@@ -327,9 +327,14 @@ def golden(shared_data: Path):
         return dict(values)
 
 
+# The file has no deep networks of these.
+SHALLOW = {"exp", "monomial3", "rectified_monomial2", "polynomial"}
+
+
 @pytest.mark.paper(SHEET, kind="exact", claim="Kernels of deep networks of neural-tangents 0.6.5.")
-@pytest.mark.parametrize("depth", [1, 3])
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize(
+    ("name", "depth"), [(n, d) for n in GOLDEN for d in (1, 3) if d == 1 or n not in SHALLOW]
+)
 def test_networks_of_neural_tangents(name, depth, shared_data, evidence):
     values = golden(shared_data)
     x, y = torch.tensor(values["X1"]), torch.tensor(values["X2"])
@@ -357,9 +362,7 @@ def test_networks_of_neural_tangents(name, depth, shared_data, evidence):
             error = float((ours - expected).abs().amax() / expected.abs().amax())
             evidence(required="<= 1e-12", measured=error, what=f"{kind}, block {block}")
             assert error <= 1e-12
-    if not tested:
-        evidence(required="values in the file", measured="none")
-        pytest.skip(f"no golden values for {name} at depth {depth}")
+    assert tested
 
 
 def test_bad_input():
