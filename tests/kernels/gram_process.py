@@ -26,6 +26,7 @@ def main(folder: Path) -> None:
     assert world is not None
     data = load_file(folder / "data.safetensors")
     x, y, v, u = data["x"], data["y"], data["v"], data["u"]
+    differing = 0
     for name, kernel in {"rbf": RBF(0.9), "sum": 2.0 * Laplacian(2.0) + White(0.1)}.items():
         x = x.detach().requires_grad_()
         product = kernel.gram(x, group=world) @ v
@@ -38,10 +39,13 @@ def main(folder: Path) -> None:
             **{f"gradient{i}": g for i, g in enumerate(gradients)},
         }
         for part, value in found.items():
-            assert torch.equal(value, data[f"{name}.{part}"]), (name, part, rank)
+            expected = data[f"{name}.{part}"]
+            assert value.shape == expected.shape
+            differing += int((value != expected).sum())
         # The solver's own arithmetic depends on the number of threads: compare with as many.
         alone = kernel.gram(x.detach()).solve(v, ridge=0.1, method="cg", max_iterations=8)
         assert torch.equal(solved.solution, alone.solution)
+    (folder / f"differing.{dist.get_world_size()}.{rank}").write_text(str(differing))
 
     x = x.detach()
     refused(lambda: RBF().gram(x + 1e-9 * rank, group=world), "points")

@@ -60,7 +60,9 @@ def test_processes_give_the_bits_of_one(folder, processes, evidence):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    evidence(required="0", measured=0.0, what=f"differing entries, {processes} processes")
+    counts = [int(path.read_text()) for path in folder.glob(f"differing.{processes}.*")]
+    evidence(required="0", measured=sum(counts), what=f"differing entries, {processes} processes")
+    assert len(counts) == processes and sum(counts) == 0
 
 
 def test_slabs_depend_on_the_problem_alone():

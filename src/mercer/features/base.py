@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from .._core.checks import check_last_dim, check_tensor
-from .._core.precision import full_precision as full_precision
 from .._core.saving import Saveable
 from ..kernels.base import Kernel
 

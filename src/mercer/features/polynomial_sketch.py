@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from .._core.checks import check_generator, check_int, check_last_dim, check_materialized
+from .._core.precision import full_precision
 from ..kernels import Kernel, Polynomial
-from .base import FeatureMap, full_precision
+from .base import FeatureMap
 from .blocks import can_block, map_blocks
 from .projection import on_cpu, own_stream
 from .spectrum import inverse_lengthscale, unscaled

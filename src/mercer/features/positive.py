@@ -15,8 +15,9 @@ from .._core.checks import (
     check_materialized,
     check_real,
 )
+from .._core.precision import full_precision
 from ..kernels import RBF, Exponential, Kernel
-from .base import FeatureMap, full_precision
+from .base import FeatureMap
 from .blocks import can_block, map_blocks
 from .draws import PROJECTION_KINDS, make_projection
 from .gaussian_trick import best_damping, log_modulus_moment

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from .._core.checks import check_finite, check_int, check_last_dim, check_materialized
+from .._core.precision import full_precision
 from ..kernels import Kernel
-from .base import FeatureMap, full_precision
+from .base import FeatureMap
 from .blocks import can_block, map_blocks, write_waves
 from .projection import on_cpu
 from .quadrature_rules import Rule, grid_rule, grid_sizes, has_grid, sobol_rule

@@ -13,8 +13,9 @@ from .._core.checks import (
     check_last_dim,
     check_materialized,
 )
+from .._core.precision import full_precision
 from ..kernels import Kernel, Radial
-from .base import FeatureMap, full_precision
+from .base import FeatureMap
 from .blocks import can_block, map_blocks, write_waves
 from .draws import (
     PROJECTION_KINDS,

@@ -16,7 +16,8 @@ from .._core.checks import (
     check_materialized,
     check_real,
 )
-from .base import TwoSidedFeatureMap, full_precision
+from .._core.precision import full_precision
+from .base import TwoSidedFeatureMap
 from .draws import make_projection
 from .gaussian_trick import best_damping, gaussian_variance, mean_variance
 from .waves import EXACT, distinct, fixed_waves, gaussian_waves
@@ -393,8 +394,6 @@ class UniversalFeatures(TwoSidedFeatureMap):
 
     def extra_repr(self) -> str:
         """Return activation, sizes and options for ``repr``."""
-        return (
-            f"{self.activation!r}, in_features={self.in_features}, "
-            f"num_features={self.num_features}, bias={self.bias}, domain={self.domain:g}, "
-            f"norms=({self.norms[0]:g}, {self.norms[1]:g})"
-        )
+        sizes = f"in_features={self.in_features}, num_features={self.num_features}"
+        norms = f"norms=({self.norms[0]:g}, {self.norms[1]:g})"
+        return f"{self.activation!r}, {sizes}, bias={self.bias}, domain={self.domain:g}, {norms}"
