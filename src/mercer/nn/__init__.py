@@ -14,5 +14,6 @@ use                for
 ================== ===============================================================================
 """
 
+from .adapter import SNNKAdapter as SNNKAdapter
 from .selection import select_neurons as select_neurons
 from .snnk import SNNK as SNNK
