@@ -173,13 +173,13 @@ def train(
                 value = loss(step)
                 if not bool(value.isfinite()):
                     raise ValueError(
-                        f"learning_rate: the loss of step {step} is {float(value)} at a learning "
+                        f"learning_rate: the loss of step {step} is {value.item()} at a learning "
                         f"rate of {learning_rate:g}; take a smaller one"
                     )
                 value.backward()
                 nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
                 optimizer.step()
-                losses.append(float(value))
+                losses.append(value.item())
                 if checkpoint is not None and len(losses) % every == 0 and len(losses) < steps:
                     _save(Path(checkpoint), digest, model, optimizer, losses)
     finally:
