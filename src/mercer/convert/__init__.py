@@ -8,9 +8,17 @@ Which one should I use?
 `solve`              a multilayer perceptron to be trained in closed form, without a
                      gradient step
 `load`               read back what ``bundle(...).save_pretrained(folder)`` wrote
+`adapt`              a trained model to be fine-tuned with few trained numbers: SNNK adapters
+                     after some of its modules, all else frozen
+`load_adapters`      put back what ``adapt(...).save_pretrained(folder)`` wrote
 ==================== ====================================================================
 """
 
+from .adapt import adapt as adapt
+from .adapted import Adapted as Adapted
+from .adapted import AdapterReport as AdapterReport
+from .adapted import AdaptReport as AdaptReport
+from .adapted import load_adapters as load_adapters
 from .bundle import bundle as bundle
 from .bundled import BlockReport as BlockReport
 from .bundled import Bundled as Bundled

@@ -38,10 +38,10 @@ def place(model: nn.Module, name: str, module: Any) -> None:
             delattr(parent, leaf)  # torch refuses a function where a module was
         setattr(parent, leaf, module)
         if isinstance(parent, nn.TransformerEncoderLayer) and leaf == "activation":
-            _unfuse(model, parent)
+            unfuse(model, parent)
 
 
-def _unfuse(model: nn.Module, layer: nn.TransformerEncoderLayer) -> None:
+def unfuse(model: nn.Module, layer: nn.TransformerEncoderLayer) -> None:
     """Keep torch from its fused path, which reads the weights of two linear layers."""
     layer.activation_relu_or_gelu = 0
     for encoder in model.modules():
