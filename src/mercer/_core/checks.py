@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .counter import RandomSource
+
 
 def check_int(name: str, value: Any, *, least: int = 1) -> int:
     """Return ``value`` as an int of at least ``least``."""
@@ -95,13 +97,13 @@ def check_materialized(owner: str, stored: Tensor, x: Tensor) -> None:
         )
 
 
-def check_generator(generator: Any) -> torch.Generator | None:
-    """Return a CPU generator: the one given, one seeded by an integer, or None for torch's own."""
-    if generator is None or isinstance(generator, torch.Generator):
+def check_generator(generator: Any) -> RandomSource | None:
+    """Return a source: the one given, one seeded by an integer, or None for torch's own."""
+    if generator is None or isinstance(generator, RandomSource):
         return generator
     if isinstance(generator, Integral) and not isinstance(generator, bool):
         return torch.Generator().manual_seed(int(generator))
     raise TypeError(
-        f"generator: expected a torch.Generator, an integer seed or None, "
+        "generator: expected a torch.Generator, an integer seed, a CounterGenerator or None, "
         f"got {type(generator).__name__}"
     )

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .._core.activation import resolve_activation
 from .._core.checks import check_generator, check_real
+from .._core.counter import RandomSource
 from .._core.progress import progress as progress_bar
 from .bundled import Bundled, BundleReport, stored_numbers
 from .calibration import Batch, Calibration
@@ -36,7 +36,7 @@ def bundle(
     dry_run: bool = False,
     inplace: bool = False,
     progress: bool = False,
-    generator: torch.Generator | int | None = None,
+    generator: RandomSource | int | None = None,
 ) -> Bundled:
     r"""Replace blocks Linear -> activation -> Linear by features and one matrix, in closed form.
 
@@ -82,7 +82,7 @@ def bundle(
         Whether to change ``model`` itself; after an error it is as it was.
     progress : bool, default False
         Whether to show a progress bar.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of what is drawn.
 
     Returns

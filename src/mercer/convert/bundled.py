@@ -162,13 +162,26 @@ class Bundled:
         ValueError
             If a feature map has an activation without a name.
         """
-        config = {
-            "class": "convert.Bundled",
-            "model": describe_model(self.model, set(self._placed)),
-            "placed": describe_placed(self.model, self._placed),
-            "report": asdict(self.report),
-        }
-        save_state(folder, config, self.model.state_dict())
+        save_converted(
+            folder, "convert.Bundled", self.model, self._placed, {"report": asdict(self.report)}
+        )
+
+
+def save_converted(
+    folder: str | os.PathLike[str],
+    kind: str,
+    model: nn.Module,
+    placed: tuple[str, ...],
+    more: dict[str, Any],
+) -> None:
+    """Write a model into which modules were placed, so that `load` finds all it needs."""
+    config = {
+        "class": kind,
+        "model": describe_model(model, set(placed)),
+        "placed": describe_placed(model, placed),
+        **more,
+    }
+    save_state(folder, config, model.state_dict())
 
 
 def report_from_dict(values: dict[str, Any]) -> BundleReport:

@@ -9,9 +9,11 @@ from .._core.saving import load_state
 from .architecture import build_model
 from .placing import place, rebuild
 
+_KINDS = ("convert.Bundled", "convert.Uptrained", "convert.Solved")
+
 
 def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
-    """Read a model that `Bundled.save_pretrained` or `Solved.save_pretrained` wrote.
+    """Read a model that ``save_pretrained`` of `Bundled`, `Uptrained` or `Solved` wrote.
 
     No code from the folder is run: a Transformers model is built by the class of that name in
     the installed library, an ``nn.Sequential`` from a list of torch's own layers.
@@ -53,9 +55,9 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
     if model is not None and not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     config, state = load_state(folder)
-    if config.get("class") not in ("convert.Bundled", "convert.Solved"):
+    if config.get("class") not in _KINDS:
         raise ValueError(
-            f"folder: {folder} holds a {config.get('class')}, not a bundled or solved model; "
+            f"folder: {folder} holds a {config.get('class')}, not a bundled, uptrained or solved model; "
             "use its class's from_pretrained"
         )
     built = build_model(config["model"]) if model is None else copy.deepcopy(model)

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from .._core.checks import check_choice, check_real
+from .._core.counter import RandomSource
 
 FROM_LAYER = ("leverage", "greedy", "dpp")  # choose among the layer's own neurons
 DRAWS = ("orthogonal", "gaussian", "hadamard", "sobol")
@@ -21,7 +20,7 @@ class Options:
     projection: str
     ridge: float | str
     affine: bool
-    generator: torch.Generator | None
+    generator: RandomSource | None
 
     @property
     def chooses(self) -> bool:

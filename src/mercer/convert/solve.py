@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from .._core.activation import resolve_activation
 from .._core.checks import check_choice, check_finite, check_generator, check_int, check_tensor
+from .._core.counter import RandomSource
 from .._core.saving import save_state
 from ..features import ArcCosineFeatures, FeatureMap, NeuronFeatures, UniversalFeatures
 from ..linalg import StreamingRidge
@@ -86,7 +87,7 @@ def solve(
     features: str = "neuron",
     projection: str = "orthogonal",
     num_features: int | None = None,
-    generator: torch.Generator | int | None = None,
+    generator: RandomSource | int | None = None,
 ) -> Solved:
     r"""Train a multilayer perceptron in closed form: no gradient step is taken.
 
@@ -118,7 +119,7 @@ def solve(
         solved anew.
     num_features : int, optional
         Features to draw for each hidden layer; by default four for each hidden neuron.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of what is drawn.
 
     Returns
@@ -255,7 +256,7 @@ def _hidden_features(
     features: str,
     projection: str,
     num_features: int | None,
-    generator: torch.Generator | None,
+    generator: RandomSource | None,
 ) -> FeatureMap:
     """Make the map that takes a hidden layer's place; ``width`` is what reaches it by now."""
     first = model.get_submodule(block.first)

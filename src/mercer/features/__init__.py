@@ -20,11 +20,14 @@ an affine part to keep    `WithInput`: the input beside the features
 directions to draw        `make_projection`: gaussian, orthogonal, sobol, hadamard or fastfood;
                           it makes a `DenseProjection`, `HadamardProjection` or
                           `FastfoodProjection`
+numbers from a seed       `CounterGenerator`: the same on every machine and version; give it as
+                          ``generator`` wherever one is taken
 a map of your own         subclass `FeatureMap`, `TwoSidedFeatureMap` or `Projection`
 signs to mix              `hadamard_transform`: the Hadamard matrix in O(d log d)
 ========================= =====================================================================
 """
 
+from .._core.counter import CounterGenerator as CounterGenerator
 from .arc_cosine import ArcCosineFeatures as ArcCosineFeatures
 from .base import FeatureMap as FeatureMap
 from .base import TwoSidedFeatureMap as TwoSidedFeatureMap

@@ -14,6 +14,7 @@ from .._core.checks import (
     check_materialized,
     check_tensor,
 )
+from .._core.counter import RandomSource
 from .base import TwoSidedFeatureMap
 from .draws import make_projection
 
@@ -81,7 +82,7 @@ class ArcCosineFeatures(TwoSidedFeatureMap):
     draw : {"orthogonal", "gaussian", "sobol", "hadamard", "fastfood"}, default "orthogonal"
         How G is drawn; see `make_projection`. The mean above is exact for ``"gaussian"`` and
         ``"orthogonal"``, and nearly so for the others.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draw; None means torch's default generator.
     device, dtype : optional
         Of the buffers.
@@ -119,7 +120,7 @@ class ArcCosineFeatures(TwoSidedFeatureMap):
         order: int = 1,
         bias: bool = True,
         draw: str = "orthogonal",
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -145,13 +146,13 @@ class ArcCosineFeatures(TwoSidedFeatureMap):
         self.register_buffer("lengths", lengths if draw == "hadamard" else None)
         self._reset_lengths(generator)
 
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw the directions; on the meta device nothing is drawn."""
         generator = check_generator(generator)
         self.projection.reset_parameters(generator)
         self._reset_lengths(generator)
 
-    def _reset_lengths(self, generator: torch.Generator | None) -> None:
+    def _reset_lengths(self, generator: RandomSource | None) -> None:
         if self.lengths is not None and not self.lengths.is_meta:
             self.lengths.copy_(self.projection.draw_lengths(generator))
 

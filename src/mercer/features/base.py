@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._core.checks import check_last_dim, check_tensor
+from .._core.counter import RandomSource
 from .._core.saving import Saveable
 from ..kernels.base import Kernel
 
@@ -58,7 +59,7 @@ class FeatureMap(Saveable, abc.ABC):
         """Map inputs of shape (..., in_features) to features of shape (..., num_features)."""
 
     @abc.abstractmethod
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw whatever the map draws."""
 
 

@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .._core.checks import check_choice, check_finite, check_generator, check_int, check_tensor
+from .._core.counter import RandomSource
 from ..kernels import Exponential, Kernel, Polynomial, White, resolve_kernel
 from .base import FeatureMap
 from .fastfood import Fastfood
@@ -69,7 +69,7 @@ def kernel_features(
     *,
     like: Tensor,
     method: str | None = None,
-    generator: torch.Generator | int | None = None,
+    generator: RandomSource | int | None = None,
     **options: Any,
 ) -> FeatureMap:
     """Make a feature map that approximates a kernel; see also `Kernel.features`.
@@ -104,7 +104,7 @@ def kernel_features(
         Data, or points like them: their size, dtype and device are the map's.
     method : str, optional
         One of the table; None chooses.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draws; None means torch's default generator.
     **options : object
         Further arguments of the map.
@@ -207,7 +207,7 @@ def _factory(like: Tensor) -> dict[str, Any]:
 
 @register_feature_method("exact")
 def _exact(
-    kernel: Kernel, num_features: int, like: Tensor, generator: torch.Generator | None
+    kernel: Kernel, num_features: int, like: Tensor, generator: RandomSource | None
 ) -> FeatureMap:
     size = _exact_size(kernel, like.shape[-1])
     if size > num_features:
@@ -226,7 +226,7 @@ def _quadrature(
     kernel: Kernel,
     num_features: int,
     like: Tensor,
-    generator: torch.Generator | None,
+    generator: RandomSource | None,
     **options: Any,
 ) -> FeatureMap:
     given = {"like": like} if len(like) > 1 and "rules" not in options else {}
@@ -240,7 +240,7 @@ def _positive(
     kernel: Kernel,
     num_features: int,
     like: Tensor,
-    generator: torch.Generator | None,
+    generator: RandomSource | None,
     **options: Any,
 ) -> FeatureMap:
     given: dict[str, Any] = {} if {"norms", "damping"} & set(options) else {"like": like}
@@ -255,7 +255,7 @@ def _nystroem(
     kernel: Kernel,
     num_features: int,
     like: Tensor,
-    generator: torch.Generator | None,
+    generator: RandomSource | None,
     **options: Any,
 ) -> FeatureMap:
     count = min(num_features, len(like))  # points cannot be landmarks twice
@@ -269,7 +269,7 @@ def _register(name: str, make: Any, *, pairs: bool) -> None:
         kernel: Kernel,
         num_features: int,
         like: Tensor,
-        generator: torch.Generator | None,
+        generator: RandomSource | None,
         **options: Any,
     ) -> FeatureMap:
         size = _even(num_features) if pairs else num_features
@@ -285,7 +285,7 @@ def _random_fourier(
     kernel: Kernel,
     num_features: int,
     like: Tensor,
-    generator: torch.Generator | None,
+    generator: RandomSource | None,
     **options: Any,
 ) -> FeatureMap:
     in_features = like.shape[-1]

@@ -8,12 +8,15 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from .._core.checks import check_choice, check_last_dim, check_materialized
+from .._core.counter import RandomSource
+from .._core.random import draw_uniform, own_stream
 from .fastfood_projection import FastfoodProjection
 from .hadamard import HadamardProjection
-from .projection import Projection, draw_chi, draw_gaussian, own_stream
+from .projection import Projection, draw_chi, draw_gaussian
+from .sobol_points import draw_sobol_points
 
 
-def _draw_orthogonal(num_rows: int, in_features: int, generator: torch.Generator | None) -> Tensor:
+def _draw_orthogonal(num_rows: int, in_features: int, generator: RandomSource | None) -> Tensor:
     """Blocks of orthogonal rows, each row Haar-distributed in direction, chi in length."""
     blocks = []
     for start in range(0, num_rows, in_features):
@@ -24,22 +27,12 @@ def _draw_orthogonal(num_rows: int, in_features: int, generator: torch.Generator
     return torch.cat(blocks) * draw_chi(num_rows, in_features, generator).unsqueeze(-1)
 
 
-def _draw_points(num_rows: int, in_features: int, generator: torch.Generator | None) -> Tensor:
-    """Points of a scrambled Sobol sequence, inside the unit cube."""
-    seed = torch.randint(2**62, (), generator=generator, device="cpu").item()
-    engine = SobolEngine(in_features, scramble=True, seed=int(seed))
-    points = engine.draw(num_rows, dtype=torch.float64)  # (m, d), multiples of 2^-30 in [0, 1)
-    # The engine rounds its first point to the default dtype, up to 1.0 at worst.
-    points[0] = engine.shift.double() / 2**SobolEngine.MAXBIT
-    return points + 2.0 ** -(SobolEngine.MAXBIT + 1)  # half a cell: away from 0 and 1
-
-
-def _draw_sobol(num_rows: int, in_features: int, generator: torch.Generator | None) -> Tensor:
+def _draw_sobol(num_rows: int, in_features: int, generator: RandomSource | None) -> Tensor:
     """Points of a scrambled Sobol sequence, taken through the normal quantile."""
-    return torch.special.ndtri(_draw_points(num_rows, in_features, generator))
+    return torch.special.ndtri(draw_sobol_points(num_rows, in_features, generator))
 
 
-_DENSE_DRAWS: dict[str, Callable[[int, int, torch.Generator | None], Tensor]] = {
+_DENSE_DRAWS: dict[str, Callable[[int, int, RandomSource | None], Tensor]] = {
     "gaussian": draw_gaussian,
     "orthogonal": _draw_orthogonal,
     "sobol": _draw_sobol,
@@ -54,11 +47,11 @@ def check_sobol_size(name: str, kind: str, size: int) -> None:
         raise ValueError(f"{name}: kind 'sobol' goes up to {SobolEngine.MAXDIM}, got {size}")
 
 
-def draw_uniforms(num_rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
+def draw_uniforms(num_rows: int, columns: int, generator: RandomSource | None) -> Tensor:
     """Draw numbers in (0, 1), one in each of num_rows cells of every column, in random order."""
     shape = (num_rows, columns)
-    place = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
-    cell = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu").argsort(0)
+    place = draw_uniform(shape, generator)
+    cell = draw_uniform(shape, generator).argsort(0)
     return _inside((cell + place) / num_rows)
 
 
@@ -73,7 +66,7 @@ def draw_normals_and_uniforms(
     in_features: int,
     vectors: int,
     columns: int,
-    generator: torch.Generator | None,
+    generator: RandomSource | None,
 ) -> tuple[Tensor, Tensor]:
     """Draw what frequencies are made of: normal vectors, and uniform numbers.
 
@@ -88,7 +81,7 @@ def draw_normals_and_uniforms(
         Length of a vector, and how many vectors a row has.
     columns : int
         How many uniform numbers a row has.
-    generator : torch.Generator or None
+    generator : torch.Generator, CounterGenerator or None
         Source of the draw.
 
     Returns
@@ -98,7 +91,7 @@ def draw_normals_and_uniforms(
     """
     width = vectors * in_features
     if kind == "sobol" and width + columns:
-        points = _draw_points(num_rows, width + columns, generator)
+        points = draw_sobol_points(num_rows, width + columns, generator)
         # The first coordinates are the best spread ones: the few uniforms take those.
         return torch.special.ndtri(points[:, columns:]), points[:, :columns]
     if kind == "orthogonal":
@@ -106,8 +99,7 @@ def draw_normals_and_uniforms(
         normals = torch.cat(parts, -1) if parts else torch.zeros(num_rows, 0, dtype=torch.float64)
         return normals, draw_uniforms(num_rows, columns, generator)
     normals = draw_gaussian(num_rows, width, generator)
-    uniforms = torch.rand(num_rows, columns, generator=generator, dtype=torch.float64, device="cpu")
-    return normals, _inside(uniforms)
+    return normals, _inside(draw_uniform((num_rows, columns), generator))
 
 
 @final
@@ -120,7 +112,7 @@ class DenseProjection(Projection):
         How the rows are drawn; see `make_projection`.
     num_rows, in_features : int
         Shape of the matrix.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draw; None means torch's default generator.
     device, dtype : optional
         Of the matrix. It is drawn on the CPU in float64 and then cast.
@@ -147,7 +139,7 @@ class DenseProjection(Projection):
         num_rows: int,
         in_features: int,
         *,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -159,13 +151,13 @@ class DenseProjection(Projection):
         )
         self.reset_parameters(generator)
 
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw the matrix; on the meta device nothing is drawn."""
         if not self.matrix.is_meta:
             draw = _DENSE_DRAWS[self.kind]
             self.matrix.copy_(draw(self.num_rows, self.in_features, own_stream(generator)))
 
-    def draw_lengths(self, generator: torch.Generator | int | None = None) -> Tensor:
+    def draw_lengths(self, generator: RandomSource | int | None = None) -> Tensor:
         """Return ones: the rows have Gaussian lengths already."""
         return torch.ones(self.num_rows, dtype=torch.float64, device="cpu")
 
@@ -189,7 +181,7 @@ def make_projection(
     num_rows: int,
     in_features: int,
     *,
-    generator: torch.Generator | int | None = None,
+    generator: RandomSource | int | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Projection:
@@ -218,7 +210,7 @@ def make_projection(
         Number m of directions.
     in_features : int
         Length d of an input vector.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draw; with one given, torch's global random state stays as it is.
     device, dtype : optional
         Of the result. The draw is made on the CPU in float64, so that one seed means the same

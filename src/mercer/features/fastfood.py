@@ -5,6 +5,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
+from .._core.counter import RandomSource
 from ..kernels import Kernel
 from .base import FeatureMap
 from .random_fourier import RandomFourier
@@ -35,7 +36,7 @@ class Fastfood(FeatureMap):
         Length d of an input vector.
     num_features : int
         Number of features, even.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draw; None means torch's default generator.
     device, dtype : optional
         Of the buffers.
@@ -65,7 +66,7 @@ class Fastfood(FeatureMap):
         in_features: int,
         num_features: int,
         *,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -83,7 +84,7 @@ class Fastfood(FeatureMap):
         self.in_features = self.waves.in_features
         self.num_features = self.waves.num_features
 
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw the directions; on the meta device nothing is drawn."""
         self.waves.reset_parameters(generator)
 

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from .._core.checks import check_last_dim, check_materialized
+from .._core.counter import RandomSource
+from .._core.random import draw_signs, draw_uniform, own_stream
 from .hadamard import hadamard_transform
-from .projection import Projection, draw_chi, draw_gaussian, own_stream
+from .projection import Projection, draw_chi, draw_gaussian
 
 
 @final
@@ -29,7 +31,7 @@ class FastfoodProjection(Projection):
     ----------
     num_rows, in_features : int
         Shape of the matrix that is never built.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draw; None means torch's default generator.
     device, dtype : optional
         Of the normal numbers and lengths; signs are int8, permutations int64.
@@ -64,7 +66,7 @@ class FastfoodProjection(Projection):
         num_rows: int,
         in_features: int,
         *,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -77,22 +79,21 @@ class FastfoodProjection(Projection):
         self.register_buffer("lengths", torch.empty(shape, device=device, dtype=dtype))
         self.reset_parameters(generator)
 
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw everything; on the meta device nothing is drawn."""
         if self.signs.is_meta:
             return
         source = own_stream(generator)
         shape = self.signs.shape
-        self.signs.copy_(2 * torch.randint(2, shape, generator=source, device="cpu") - 1)
-        keys = torch.rand(shape, generator=source, dtype=torch.float64, device="cpu")
-        self.order.copy_(keys.argsort(-1))
+        self.signs.copy_(draw_signs(shape, source))
+        self.order.copy_(draw_uniform(shape, source).argsort(-1))
         normals = draw_gaussian(shape[0], shape[1], source)
         self.normals.copy_(normals)
         # Rows of a block would share the length of G; each gets one of its own instead.
         chi = draw_chi(shape.numel(), self.block, source).reshape(shape)
         self.lengths.copy_(chi / normals.norm(dim=-1, keepdim=True))
 
-    def draw_lengths(self, generator: torch.Generator | int | None = None) -> Tensor:
+    def draw_lengths(self, generator: RandomSource | int | None = None) -> Tensor:
         """Return ones: the rows have Gaussian lengths already."""
         return torch.ones(self.num_rows, dtype=torch.float64, device="cpu")
 

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .._core.checks import check_last_dim, check_materialized
-from .projection import Projection, draw_chi, own_stream
+from .._core.counter import RandomSource
+from .._core.random import draw_signs, own_stream
+from .projection import Projection, draw_chi
 
 _CHUNK = 2**22  # numbers held at a time where only sums of squares are kept
 _RADIX = 32  # small matrix products beat butterflies of additions, and round less in bfloat16
@@ -75,7 +77,7 @@ class HadamardProjection(Projection):
     ----------
     num_rows, in_features : int
         Shape of the matrix that is never built.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the signs; None means torch's default generator.
     device : optional
         Of the signs, which are int8 whatever the dtype of the inputs.
@@ -106,7 +108,7 @@ class HadamardProjection(Projection):
         num_rows: int,
         in_features: int,
         *,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__(num_rows, in_features)
@@ -116,14 +118,12 @@ class HadamardProjection(Projection):
         self.register_buffer("signs", signs)
         self.reset_parameters(generator)
 
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw the signs; on the meta device nothing is drawn."""
         if not self.signs.is_meta:
-            source = own_stream(generator)
-            bits = torch.randint(2, self.signs.shape, generator=source, device="cpu")
-            self.signs.copy_(2 * bits - 1)
+            self.signs.copy_(draw_signs(self.signs.shape, own_stream(generator)))
 
-    def draw_lengths(self, generator: torch.Generator | int | None = None) -> Tensor:
+    def draw_lengths(self, generator: RandomSource | int | None = None) -> Tensor:
         r"""Draw chi-distributed factors (num_rows,) that make the rows Gaussian in length.
 
         A row in the padded space has length :math:`\sqrt{D}`; the factor is

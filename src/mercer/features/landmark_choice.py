@@ -15,6 +15,8 @@ from .._core.checks import (
     check_real,
     check_tensor,
 )
+from .._core.counter import RandomSource
+from .._core.random import draw_integers, draw_permutation
 from ..kernels import Kernel
 from ..linalg import (
     approximate_leverage_scores,
@@ -36,7 +38,7 @@ _KMEANS_CANDIDATES = (20_000, 50)
 _KDPP_CANDIDATES = (_DENSE, 4)
 _KMEANS_ROUNDS = 25
 
-Source = torch.Generator | None
+Source = RandomSource | None
 Choice = Callable[[Kernel, Tensor, int, float | None, Source], Tensor]
 
 
@@ -48,7 +50,7 @@ def choose_landmarks(
     *,
     method: str = "kmeans",
     ridge: float | None = None,
-    generator: torch.Generator | int | None = None,
+    generator: RandomSource | int | None = None,
 ) -> Tensor:
     r"""Choose points between which and all others a kernel says most about the others.
 
@@ -85,7 +87,7 @@ def choose_landmarks(
     ridge : float, optional
         Of the leverage scores, in units of the eigenvalues of K (not divided by n); None takes
         the one at which the effective dimension is about half of the landmarks.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draws; None means torch's default generator.
 
     Returns
@@ -151,8 +153,7 @@ def fitted(kernel: Kernel, x: Tensor) -> Kernel:
 
 def _some(n: int, k: int, like: Tensor, source: Source) -> Tensor:
     """Draw k of n indices without repetition, ascending."""
-    device = "cpu" if source is None else source.device
-    drawn = torch.randperm(n, generator=source, device=device)[:k]
+    drawn = draw_permutation(n, source)[:k]
     return drawn.sort().values.to(like.device)
 
 
@@ -230,8 +231,7 @@ def _kmeans(kernel: Kernel, x: Tensor, k: int, ridge: float | None, source: Sour
     if len(rows) <= k:  # a centre for each, and copies that add nothing
         centres = rows.repeat(math.ceil(k / len(rows)), 1)[:k]
     else:
-        device = "cpu" if source is None else source.device
-        seed = int(torch.randint(2**31 - 1, (), generator=source, device=device))
+        seed = int(draw_integers(2**31 - 1, (), source))
         means = sklearn.cluster.KMeans(k, n_init="auto", max_iter=_KMEANS_ROUNDS, random_state=seed)
         means.fit(rows.numpy(), sample_weight=counts.to(rows).numpy())
         centres = torch.from_numpy(means.cluster_centers_)

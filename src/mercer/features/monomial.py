@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._core.checks import check_int, check_last_dim, check_materialized
 from .._core.config import require_memory
+from .._core.counter import RandomSource
 from ..kernels import Constant, Kernel, Linear, Polynomial
 from .base import FeatureMap
 from .projection import on_cpu
@@ -103,7 +104,7 @@ class MonomialFeatures(FeatureMap):
         self.reset_parameters()
 
     @on_cpu
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Set the buffers anew; nothing is random."""
         if self.weight.is_meta:
             return

@@ -17,6 +17,8 @@ from .._core.checks import (
     check_materialized,
     check_tensor,
 )
+from .._core.counter import RandomSource
+from .._core.random import draw_uniform
 from .base import FeatureMap
 from .draws import make_projection
 
@@ -97,7 +99,7 @@ class NeuronFeatures(FeatureMap):
         *,
         draw: str = "orthogonal",
         bias: bool = True,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
@@ -117,7 +119,7 @@ class NeuronFeatures(FeatureMap):
             How G is drawn; see `make_projection`. It is stored as a dense matrix.
         bias : bool, default True
             Whether there are offsets.
-        generator : torch.Generator, int or None, optional
+        generator : torch.Generator, CounterGenerator, int or None, optional
             Source of the draw; None means torch's default generator.
         device, dtype : optional
             Of the buffers.
@@ -141,7 +143,7 @@ class NeuronFeatures(FeatureMap):
         phi.reset_parameters(generator)
         return phi
 
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Replace all rows and offsets by random ones, drawn as in `random`.
 
         As with `torch.nn.Linear`, it does not matter where the numbers came from: rows that were
@@ -161,8 +163,7 @@ class NeuronFeatures(FeatureMap):
         lengths = drawn.draw_lengths(generator).unsqueeze(-1)  # (m, 1)
         self.weight.copy_(drawn.rows() * lengths / math.sqrt(self.in_features))
         if self.bias is not None:
-            offsets = torch.empty(self.num_features, dtype=torch.float64, device="cpu")
-            offsets.uniform_(-1, 1, generator=generator)
+            offsets = 2 * draw_uniform((self.num_features,), generator) - 1
             self.bias.copy_(offsets / math.sqrt(self.in_features))
 
     def forward(self, x: Tensor) -> Tensor:

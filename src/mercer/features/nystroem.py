@@ -15,12 +15,14 @@ from .._core.checks import (
     check_tensor,
 )
 from .._core.config import require_memory
+from .._core.counter import RandomSource
 from .._core.precision import full_precision, is_plain, working_dtype
+from .._core.random import own_stream
 from ..kernels import Kernel
 from .base import FeatureMap
 from .blocks import can_block, map_blocks
 from .landmark_choice import choose_landmarks, fitted
-from .projection import draw_gaussian, own_stream
+from .projection import draw_gaussian
 
 
 @final
@@ -111,7 +113,7 @@ class Nystroem(FeatureMap):
         landmarks: str = "kmeans",
         ridge: float | None = None,
         cutoff: float | None = None,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
     ) -> Self:
         """Choose the landmarks from data.
 
@@ -129,7 +131,7 @@ class Nystroem(FeatureMap):
             Of the leverage scores; see `choose_landmarks`.
         cutoff : float, optional
             As in the constructor.
-        generator : torch.Generator, int or None, optional
+        generator : torch.Generator, CounterGenerator, int or None, optional
             Source of the draws; None means torch's default generator.
 
         Returns
@@ -174,7 +176,7 @@ class Nystroem(FeatureMap):
         num_features: int,
         *,
         cutoff: float | None = None,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
@@ -188,7 +190,7 @@ class Nystroem(FeatureMap):
             Lengths of an input and of a feature vector.
         cutoff : float, optional
             As in the constructor.
-        generator : torch.Generator, int or None, optional
+        generator : torch.Generator, CounterGenerator, int or None, optional
             Source of the draw; None means torch's default generator.
         device, dtype : optional
             Of the buffers.
@@ -213,7 +215,7 @@ class Nystroem(FeatureMap):
             phi.reset_parameters(generator)
         return phi
 
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Replace all landmarks by standard normal ones, drawn as in `random`.
 
         It does not matter where the landmarks came from: those that were given, or chosen from

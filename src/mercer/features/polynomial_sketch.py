@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from .._core.checks import check_generator, check_int, check_last_dim, check_materialized
+from .._core.counter import RandomSource
 from .._core.precision import full_precision
+from .._core.random import draw_integers, draw_signs, own_stream
 from ..kernels import Kernel, Polynomial
 from .base import FeatureMap
 from .blocks import can_block, map_blocks
-from .projection import on_cpu, own_stream
+from .projection import on_cpu
 from .spectrum import inverse_lengthscale, unscaled
 
 _MANY = 25  # inputs beyond which fast transforms beat matrix products
@@ -41,7 +43,7 @@ class PolynomialSketch(FeatureMap):
         Length d of an input vector.
     num_features : int
         Number m of features.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of buckets and signs, which is all that is random: there are no directions to
         make orthogonal. None means torch's default generator.
     device, dtype : optional
@@ -94,7 +96,7 @@ class PolynomialSketch(FeatureMap):
         in_features: int,
         num_features: int,
         *,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -118,14 +120,14 @@ class PolynomialSketch(FeatureMap):
         self.reset_parameters(generator)
 
     @on_cpu
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw buckets and signs; on the meta device nothing is drawn."""
         if self.buckets.is_meta:
             return
         source = own_stream(check_generator(generator))
         m, shape = self.num_features, self.buckets.shape
-        self.buckets.copy_(torch.randint(m, shape, generator=source, device="cpu"))
-        self.signs.copy_(2 * torch.randint(2, shape, generator=source, device="cpu") - 1)
+        self.buckets.copy_(draw_integers(m, shape, source))
+        self.signs.copy_(draw_signs(shape, source))
         self.scale.copy_(self._scale)
         # Parseval: frequencies f and m - f say the same, so that each but 0 and m / 2 counts twice.
         waves = m // 2 + 1

@@ -15,6 +15,7 @@ from .._core.checks import (
     check_materialized,
     check_real,
 )
+from .._core.counter import RandomSource
 from .._core.precision import full_precision
 from ..kernels import RBF, Exponential, Kernel
 from .base import FeatureMap
@@ -127,7 +128,7 @@ class PositiveFeatures(FeatureMap):
     draw : {"orthogonal", "gaussian", "sobol", "hadamard", "fastfood"}, default "orthogonal"
         How the directions g are drawn; see `make_projection`. Unbiased for all but
         ``"hadamard"``, whose bias is small where d is large.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draw; None means torch's default generator.
     device, dtype : optional
         Of the buffers.
@@ -187,7 +188,7 @@ class PositiveFeatures(FeatureMap):
         norms: tuple[float, float] | None = None,
         like: Tensor | None = None,
         draw: str = "orthogonal",
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -240,7 +241,7 @@ class PositiveFeatures(FeatureMap):
         return mean * sum(check_real("norms", norm, least=0) ** 2 for norm in norms)
 
     @on_cpu
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw the directions; on the meta device nothing is drawn."""
         if self.offset.is_meta:
             return

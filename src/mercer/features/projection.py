@@ -8,7 +8,9 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .._core.checks import check_generator, check_int
+from .._core.checks import check_int
+from .._core.counter import RandomSource
+from .._core.random import draw_normal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,11 +48,11 @@ class Projection(nn.Module, abc.ABC):
         """Return ``G`` as a dense matrix of shape (num_rows, in_features)."""
 
     @abc.abstractmethod
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw the directions; on the meta device nothing is drawn."""
 
     @abc.abstractmethod
-    def draw_lengths(self, generator: torch.Generator | int | None = None) -> Tensor:
+    def draw_lengths(self, generator: RandomSource | int | None = None) -> Tensor:
         """Draw factors (num_rows,) by which rows of fixed length become Gaussian in length.
 
         Ones, without a draw, where the rows have Gaussian lengths already; float64, on the CPU.
@@ -76,24 +78,12 @@ def on_cpu(compute: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-def own_stream(generator: torch.Generator | int | None) -> torch.Generator:
-    """Make a generator on the CPU whose seed is drawn from the one given.
-
-    Data that a user drew from the same seed must not come back as directions: G would be
-    aligned with the inputs, and every estimate far off.
-    """
-    generator = check_generator(generator)
-    device = "cpu" if generator is None else generator.device
-    seed = torch.randint(2**62, (), generator=generator, device=device)
-    return torch.Generator().manual_seed(int(seed))
-
-
-def draw_gaussian(rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
+def draw_gaussian(rows: int, columns: int, generator: RandomSource | None) -> Tensor:
     """Draw a matrix of independent N(0, 1), in float64 on the CPU."""
-    return torch.randn(rows, columns, generator=generator, dtype=torch.float64, device="cpu")
+    return draw_normal((rows, columns), generator)
 
 
-def draw_chi(count: int, degrees: int, generator: torch.Generator | None) -> Tensor:
+def draw_chi(count: int, degrees: int, generator: RandomSource | None) -> Tensor:
     """Draw the lengths of ``count`` standard Gaussian vectors with ``degrees`` entries."""
     step = max(1, _CHUNK // degrees)
     return torch.cat(

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from .._core.checks import check_finite, check_int, check_last_dim, check_materialized
+from .._core.counter import RandomSource
 from .._core.precision import full_precision
 from ..kernels import Kernel
 from .base import FeatureMap
@@ -147,7 +148,7 @@ class QuadratureFeatures(FeatureMap):
         return torch.cat(points), torch.cat(weights)
 
     @on_cpu
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Set the buffers anew; nothing is random."""
         if self.amplitude.is_meta:
             return

@@ -13,7 +13,9 @@ from .._core.checks import (
     check_last_dim,
     check_materialized,
 )
+from .._core.counter import RandomSource
 from .._core.precision import full_precision
+from .._core.random import own_stream
 from ..kernels import Kernel, Radial
 from .base import FeatureMap
 from .blocks import can_block, map_blocks, write_waves
@@ -25,7 +27,7 @@ from .draws import (
     draw_uniforms,
     make_projection,
 )
-from .projection import on_cpu, own_stream
+from .projection import on_cpu
 from .spectrum import allot, inverse_lengthscale, spectral_components, unscaled
 
 
@@ -58,7 +60,7 @@ class RandomFourier(FeatureMap):
         How the frequencies are drawn; see `make_projection` and the notes. The last two
         never store a matrix, and are for one `Radial` kernel, at most scaled: the frequencies
         of others are not a linear function of the rows that these products make.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draw; None means torch's default generator.
     device, dtype : optional
         Of the buffers.
@@ -126,7 +128,7 @@ class RandomFourier(FeatureMap):
         num_features: int,
         *,
         draw: str = "orthogonal",
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -166,7 +168,7 @@ class RandomFourier(FeatureMap):
         self.reset_parameters(generator)
 
     @on_cpu
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw the frequencies; on the meta device nothing is drawn."""
         if self.amplitude.is_meta:
             return

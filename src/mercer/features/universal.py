@@ -16,6 +16,7 @@ from .._core.checks import (
     check_materialized,
     check_real,
 )
+from .._core.counter import RandomSource
 from .._core.precision import full_precision
 from .base import TwoSidedFeatureMap
 from .draws import make_projection
@@ -67,7 +68,7 @@ class UniversalFeatures(TwoSidedFeatureMap):
     norms : tuple of two floats, default (1.0, 1.0)
         Typical norm of an input and of a neuron's weight, from which follow balance, damping,
         cut-off and shares.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draw; None means torch's default generator.
     device, dtype : optional
         Of the buffers.
@@ -127,7 +128,7 @@ class UniversalFeatures(TwoSidedFeatureMap):
         domain: float = 6.0,
         draw: str = "orthogonal",
         norms: tuple[float, float] = (1.0, 1.0),
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -162,14 +163,14 @@ class UniversalFeatures(TwoSidedFeatureMap):
         self.register_buffer("lengths", lengths)
         self._reset_features(generator)
 
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw the directions; on the meta device nothing is drawn."""
         generator = check_generator(generator)
         self.projection.reset_parameters(generator)
         self._reset_features(generator)
 
     @torch.no_grad()
-    def _reset_features(self, generator: torch.Generator | None) -> None:
+    def _reset_features(self, generator: RandomSource | None) -> None:
         """Set every buffer of length n from the directions and the waves."""
         if self.omega.is_meta:
             return

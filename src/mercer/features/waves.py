@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from .._core.activation import Activation, resolve_activation
+from .._core.counter import RandomSource
+from .._core.random import draw_normal, own_stream
 from .fourier_extension import FourierExtension, fit_fourier_extension
 from .gaussian_trick import best_damping, log_excess
-from .projection import own_stream
 
 # Activations that are sums of waves on the whole line: two with Dirac spectra, one Gaussian.
 EXACT = ("sin", "cos", "gaussian")
@@ -103,14 +104,14 @@ def _named_extension(spec: str, *arguments: Any) -> FourierExtension:
     return _extension(resolve_activation(spec), *arguments)
 
 
-def gaussian_waves(num_draws: int, generator: torch.Generator | None) -> Waves:
+def gaussian_waves(num_draws: int, generator: RandomSource | None) -> Waves:
     r"""Draw waves for :math:`e^{-z^2/2} = E \cos(\omega z)`, :math:`\omega \sim N(0, 1)`.
 
     Parameters
     ----------
     num_draws : int
         Number n of complex features.
-    generator : torch.Generator or None
+    generator : torch.Generator, CounterGenerator or None
         Source of the frequencies; None means torch's default generator.
 
     Returns
@@ -119,7 +120,7 @@ def gaussian_waves(num_draws: int, generator: torch.Generator | None) -> Waves:
         Independent frequencies; positive ones are enough, as the cosine is even.
     """
     source = own_stream(generator)
-    omega = torch.randn(num_draws, generator=source, dtype=torch.float64, device="cpu").abs()
+    omega = draw_normal((num_draws,), source).abs()
     return Waves(omega, torch.stack((torch.ones_like(omega), torch.zeros_like(omega))))
 
 

@@ -5,6 +5,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
+from .._core.counter import RandomSource
 from ..kernels import Linear
 from .base import FeatureMap
 
@@ -48,7 +49,7 @@ class WithInput(FeatureMap):
         if features.kernel is not None:
             self._approximate(features.kernel + Linear())
 
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw the map inside."""
         self.features.reset_parameters(generator)
 

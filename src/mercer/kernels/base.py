@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._core.checks import check_int, check_tensor
 from .._core.config import require_memory
+from .._core.counter import RandomSource
 from .._core.precision import full_precision, is_plain, working_dtype
 from .specification import Specification
 
@@ -185,7 +186,7 @@ class Kernel(Specification, abc.ABC):
         *,
         like: Tensor,
         method: str | None = None,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
         **options: Any,
     ) -> Any:
         """Make a feature map that approximates this kernel.
@@ -200,7 +201,7 @@ class Kernel(Specification, abc.ABC):
         method : str, optional
             Which map; None takes an exact one where it exists and fits, a random one where the
             kernel has a spectral form, and Nystroem otherwise. The map's name says which.
-        generator : torch.Generator, int or None, optional
+        generator : torch.Generator, CounterGenerator, int or None, optional
             Source of the draws.
         **options : object
             Arguments of that map.

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from .._core.checks import check_finite, check_generator, check_int, check_real, check_tensor
 from .._core.config import block_rows, require_memory
+from .._core.counter import RandomSource
+from .._core.random import draw_permutation, draw_uniform
 from .solve_psd import factorise
 
 Entries = Callable[[Tensor, Tensor], Tensor]
@@ -46,7 +48,7 @@ def approximate_leverage_scores(
     *,
     num_landmarks: int,
     ridge: float | None = None,
-    generator: torch.Generator | int | None = None,
+    generator: RandomSource | int | None = None,
 ) -> LeverageEstimate:
     r"""Estimate ridge leverage scores from a few columns, chosen by their own leverage.
 
@@ -77,7 +79,7 @@ def approximate_leverage_scores(
     ridge : float, optional
         The ridge, positive, in the units of K's eigenvalues (not divided by n); None takes the
         one at which the effective dimension is about a quarter of the landmarks.
-    generator : torch.Generator or int, optional
+    generator : torch.Generator, CounterGenerator or int, optional
         Where the draws come from; None is torch's default generator.
 
     Returns
@@ -133,8 +135,7 @@ def approximate_leverage_scores(
         8 * (5 * s * s + 4 * n), f"the matrix of {s} landmarks", "ask for fewer landmarks"
     )
     diag = diagonal.detach().double()
-    device = "cpu" if source is None else source.device
-    order = torch.randperm(n, generator=source, device=device).to(diag.device)
+    order = draw_permutation(n, source).to(diag.device)
     sizes = [n]
     while sizes[-1] > s:
         sizes.append((sizes[-1] + 1) // 2)
@@ -228,13 +229,11 @@ def inclusion_probabilities(scores: Tensor, size: int) -> Tensor:
     return (factor * weights).clamp_max(1.0)
 
 
-def systematic_sample(probability: Tensor, generator: torch.Generator | None) -> Tensor:
+def systematic_sample(probability: Tensor, generator: RandomSource | None) -> Tensor:
     """Draw a set in which each point is with its probability, of size their sum, ascending."""
-    device = "cpu" if generator is None else generator.device
     # In a random order: data may repeat with a period that is the step's.
-    order = torch.randperm(len(probability), generator=generator, device=device)
-    order = order.to(probability.device)
-    start = torch.rand((), generator=generator, dtype=torch.float64, device=device)
+    order = draw_permutation(len(probability), generator).to(probability.device)
+    start = draw_uniform((), generator)
     marks = probability[order].cumsum(0)
     count = round(float(marks[-1]))
     marks = marks * (count / marks[-1])  # rounding must not lose the last one

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from .._core.checks import check_finite, check_generator, check_int, check_tensor
 from .._core.config import require_memory
+from .._core.counter import RandomSource
+from .._core.random import draw_uniform
 from .psd import psd_spectrum
 
 
@@ -14,7 +16,7 @@ def sample_kdpp(
     *,
     factor: Tensor | None = None,
     size: int,
-    generator: torch.Generator | int | None = None,
+    generator: RandomSource | int | None = None,
 ) -> Tensor:
     r"""Draw a subset of fixed size with probability proportional to its determinant.
 
@@ -33,7 +35,7 @@ def sample_kdpp(
         A with L = A A^T; the n by n matrix is then never formed.
     size : int
         Number k of points.
-    generator : torch.Generator or int, optional
+    generator : torch.Generator, CounterGenerator or int, optional
         Where the draws come from; None is torch's default generator.
 
     Returns
@@ -83,7 +85,7 @@ def sample_kdpp(
 
 
 @torch.no_grad()
-def projection_dpp(basis: Tensor, generator: torch.Generator | int | None = None) -> Tensor:
+def projection_dpp(basis: Tensor, generator: RandomSource | int | None = None) -> Tensor:
     r"""Draw from the projection DPP of an orthonormal basis.
 
     With the projector :math:`P = V V^\top` of rank k, a subset of k points has the probability
@@ -93,7 +95,7 @@ def projection_dpp(basis: Tensor, generator: torch.Generator | int | None = None
     ----------
     basis : Tensor of shape (..., n, k)
         V, with orthonormal columns; leading axes are independent draws.
-    generator : torch.Generator or int, optional
+    generator : torch.Generator, CounterGenerator or int, optional
         Where the draws come from; None is torch's default generator.
 
     Returns
@@ -146,13 +148,12 @@ def _log_symmetric_polynomials(log_values: Tensor, size: int) -> Tensor:
 
 
 def _choose_eigenvectors(
-    log_values: Tensor, size: int, draws: int, generator: torch.Generator | None
+    log_values: Tensor, size: int, draws: int, generator: RandomSource | None
 ) -> Tensor:
     """Draw sets of ``size`` eigenvectors, each set with its product as weight: (draws, size)."""
     n = len(log_values)
     table = _log_symmetric_polynomials(log_values, size)
-    device = "cpu" if generator is None else generator.device
-    uniform = torch.rand(draws, n, generator=generator, dtype=torch.float64, device=device).cpu()
+    uniform = draw_uniform((draws, n), generator).cpu()
     missing = torch.full((draws,), size)
     taken = torch.zeros(draws, n, dtype=torch.bool)
     for j in range(n, 0, -1):
@@ -165,13 +166,11 @@ def _choose_eigenvectors(
     return taken.nonzero()[:, 1].view(draws, size)
 
 
-def _project(basis: Tensor, generator: torch.Generator | None) -> Tensor:
+def _project(basis: Tensor, generator: RandomSource | None) -> Tensor:
     """Chain rule: draw by what the rows of V keep outside the span of the rows drawn so far."""
     *batch, n, k = basis.shape
     rows = basis.reshape(-1, n, k)  # (b, n, k)
-    device = rows.device if generator is None else generator.device
-    uniform = torch.rand(k, len(rows), 1, generator=generator, dtype=torch.float64, device=device)
-    uniform = uniform.to(rows.device)
+    uniform = draw_uniform((k, len(rows), 1), generator, rows.device).to(rows.device)
     each = torch.arange(len(rows), device=rows.device)
     residual = rows.square().sum(-1)  # (b, n)
     span = rows.new_zeros(len(rows), k, k)  # orthonormal, one row a step

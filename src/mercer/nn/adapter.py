@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from .._core.activation import resolve_activation
 from .._core.checks import check_generator, check_int, check_last_dim
+from .._core.counter import RandomSource
 from .._core.saving import Saveable
 from ..features.base import FeatureMap
 from .layer_features import check_sizes, draw_features
@@ -60,7 +61,7 @@ class SNNKAdapter(Saveable):
         Whether the branch has b.
     device, dtype : optional
         Of parameters and buffers.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draws; None means torch's default generator.
     """
 
@@ -79,7 +80,7 @@ class SNNKAdapter(Saveable):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
     ) -> None:
         super().__init__()
         self.width = check_int("width", width)
@@ -135,8 +136,8 @@ class SNNKAdapter(Saveable):
         if last.bias is not None:
             last.bias.zero_()
 
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
-        """Redraw features and weights, back to the identity; on the meta device nothing is drawn."""
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
+        """Redraw features and weights: the identity again; on the meta device nothing is drawn."""
         self.snnk.reset_parameters(generator)
         if self.norm_after is not None:
             self.norm_after.reset_parameters()

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .._core.activation import Activation
 from .._core.checks import check_choice, check_generator, check_int
+from .._core.counter import RandomSource
+from .._core.random import draw_uniform
 from ..features.arc_cosine import ArcCosineFeatures
 from ..features.base import FeatureMap, TwoSidedFeatureMap
 from ..features.draws import PROJECTION_KINDS
@@ -62,7 +64,7 @@ def read_off(
 
 
 def draw_weights(
-    features: FeatureMap, like: Tensor, bias: bool, generator: torch.Generator | None
+    features: FeatureMap, like: Tensor, bias: bool, generator: RandomSource | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Weight, affine weight and bias of a new layer, drawn on the scale of `torch.nn.Linear`.
 
@@ -71,8 +73,7 @@ def draw_weights(
     out_features, d = len(like), features.in_features
 
     def draw(fan_in: int, *shape: int) -> Tensor:
-        drawn = torch.empty(*shape, dtype=torch.float64, device="cpu")
-        return (drawn.uniform_(-1, 1, generator=generator) / fan_in**0.5).to(like)
+        return ((2 * draw_uniform(shape, generator) - 1) / fan_in**0.5).to(like)
 
     if isinstance(features, TwoSidedFeatureMap):
         neurons = draw(d, out_features, d)
@@ -92,7 +93,7 @@ def features_for(
     target: Callable[[Tensor], Tensor],
     features: str | FeatureMap,
     projection: str,
-    generator: torch.Generator | int | None,
+    generator: RandomSource | int | None,
 ) -> FeatureMap:
     """Choose, draw or copy the map on which `SNNK.from_linear` puts a layer."""
     check_int("num_features", num_features)

@@ -11,6 +11,7 @@ from .._core.checks import (
     check_real,
     check_tensor,
 )
+from .._core.counter import RandomSource
 from ..linalg.dpp import sample_kdpp
 from ..linalg.leverage import ridge_leverage_scores
 from ..linalg.pivoted_cholesky import pivoted_cholesky
@@ -65,7 +66,7 @@ def select_neurons(
     method: str = "leverage",
     output_weight: Tensor | None = None,
     ridge: float | None = None,
-    generator: torch.Generator | int | None = None,
+    generator: RandomSource | int | None = None,
 ) -> Tensor:
     r"""Choose neurons from which the others are well predicted.
 
@@ -97,7 +98,7 @@ def select_neurons(
     ridge : float, optional
         Of the leverage scores, in units of the eigenvalues of C; None takes the one at which the
         scores add up to ``num_features``.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the sample for ``"dpp"``.
 
     Returns

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .._core.activation import Activation, resolve_activation
 from .._core.checks import check_generator, check_int, check_last_dim, check_materialized
+from .._core.counter import RandomSource
 from .._core.saving import Saveable
 from ..features.base import FeatureMap
 from .calibration import Calibration
@@ -65,7 +66,7 @@ class SNNK(Saveable):
         the activation is lost.
     device, dtype : optional
         Of parameters and buffers.
-    generator : torch.Generator, int or None, optional
+    generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draws; None means torch's default generator.
 
     Attributes
@@ -117,7 +118,7 @@ class SNNK(Saveable):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
     ) -> None:
         super().__init__()
         self.in_features = check_int("in_features", in_features)
@@ -146,14 +147,14 @@ class SNNK(Saveable):
         self.bias = nn.Parameter(torch.empty(out_features, **factory)) if bias else None
         self._reset_weights(generator)
 
-    def reset_parameters(self, generator: torch.Generator | int | None = None) -> None:
+    def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw features and weights; on the meta device nothing is drawn."""
         generator = check_generator(generator)
         self.features.reset_parameters(generator)
         self._reset_weights(generator)
 
     @torch.no_grad()
-    def _reset_weights(self, generator: torch.Generator | None) -> None:
+    def _reset_weights(self, generator: RandomSource | None) -> None:
         if not self.weight.is_meta:
             drawn = draw_weights(self.features, self.weight, self.bias is not None, generator)
             self._set(*drawn)
@@ -178,7 +179,7 @@ class SNNK(Saveable):
         projection: str = "orthogonal",
         ridge: float | str = "gcv",
         affine: bool = True,
-        generator: torch.Generator | int | None = None,
+        generator: RandomSource | int | None = None,
     ) -> Self:
         r"""Approximate ``activation(linear(x))``; the layer that is read stays as it is.
 
@@ -208,7 +209,7 @@ class SNNK(Saveable):
             The ridge, or generalised cross-validation to choose it.
         affine : bool, default True
             Whether to keep a matrix A beside W'.
-        generator : torch.Generator, int or None, optional
+        generator : torch.Generator, CounterGenerator, int or None, optional
             Source of the draws; None means torch's default generator.
 
         Returns
