@@ -1,0 +1,377 @@
+"""Ways to fine-tune a Transformer: what each adds, what trains, the learning rates worth trying.
+
+================ ============================================= =================================
+method           what is added                                 what trains besides the head
+================ ============================================= =================================
+``snnk``         an SNNK adapter after each block              its readout and up-projection
+``lora``         low-rank terms on query and value (PEFT)      both factors
+``vera``         the same with frozen random factors (PEFT)    two vectors a layer
+``bottleneck``   Linear -> GELU -> Linear after each block     both layers
+``bitfit``       nothing                                       every bias of the body
+``probe``        nothing                                       nothing
+``full``         nothing                                       everything
+================ ============================================= =================================
+
+A block is attention or the feed-forward part; what is added after it acts on its output before the
+residual sum, and changes nothing until it is trained.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.adapter import SNNKAdapter
+from ..nn.dense_weight import dense_weight
+
+_RANK, _ALPHA = 8, 16  # of LoRA, as in its paper's runs on GLUE
+_VERA_RANK = 256  # PEFT's default
+_BOTTLENECK = 8
+_FEATURES, _SNNK_BOTTLENECK = 256, 4
+_ATTENTION_INPUTS = (  # names of query and value, or of what holds both
+    ("query", "value"),  # BERT, RoBERTa, older ViT
+    ("q_proj", "v_proj"),  # ViT, decoders
+    ("q_lin", "v_lin"),  # DistilBERT
+    ("q", "v"),  # T5
+    ("query_key_value",),
+    ("c_attn",),  # GPT-2
+)
+_BLOCK_OUTPUTS = (  # ends of the paths of attention's and the feed-forward block's last layer
+    ("attention.output.dense", "output.dense"),  # BERT, RoBERTa, older ViT
+    ("attention.o_proj", "mlp.fc2"),  # ViT
+    ("attention.out_lin", "ffn.lin2"),  # DistilBERT
+    ("attn.c_proj", "mlp.c_proj"),  # GPT-2
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that is ready to be fine-tuned.
+
+    Attributes
+    ----------
+    model : Module
+        The model, changed in place.
+    method : str
+        Name of the method.
+    trained : dict of str to Parameter
+        What trains, without the head, by name.
+    head : dict of str to Parameter
+        What trains of the head.
+    frozen : dict of str to Tensor
+        What the method added and does not train: random projections. A seed regenerates them, so
+        a task need not store them.
+    """
+
+    model: nn.Module
+    method: str
+    trained: dict[str, Tensor]
+    head: dict[str, Tensor]
+    frozen: dict[str, Tensor]
+
+    @property
+    def num_trainable(self) -> int:
+        """How many numbers train, without the head."""
+        return sum(p.numel() for p in self.trained.values())
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to fine-tune.
+
+    Attributes
+    ----------
+    name : str
+        What the command calls it.
+    title : str
+        What tables and figures call it.
+    learning_rates : tuple of four floats
+        Those to choose among.
+    settings : mapping
+        What the method is given, as plain values.
+    insert : callable
+        Takes a model whose parameters are frozen, the settings and a seed, and changes the model
+        so that what the method trains requires a gradient.
+    """
+
+    name: str
+    title: str
+    learning_rates: tuple[float, float, float, float]
+    settings: Mapping[str, Any]
+    insert: Callable[[nn.Module, Mapping[str, Any], int], None]
+
+
+@final
+class Bottleneck(nn.Module):
+    r"""The adapter of Houlsby et al., the identity at the start.
+
+    .. math:: y = h + U \, \mathrm{gelu}(D h + b) + c
+
+    Parameters
+    ----------
+    width : int
+        Length of the vectors.
+    rank : int
+        Rows of D.
+    generator : torch.Generator
+        Source of D.
+
+    References
+    ----------
+    Houlsby, Giurgiu, Jastrzebski, Morrone, de Laroussilhe, Gesmundo, Attariyan, Gelly:
+    Parameter-Efficient Transfer Learning for NLP, 2019, arXiv 1902.00751.
+    """
+
+    def __init__(self, width: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        # Made empty, so that no draws of the layers touch the global random state.
+        self.down = nn.Linear(width, rank, device="meta").to_empty(device="cpu")
+        self.up = nn.Linear(rank, width, device="meta").to_empty(device="cpu")
+        with torch.no_grad():
+            self.down.weight.normal_(std=width**-0.5, generator=generator)
+            for zero in (self.down.bias, self.up.weight, self.up.bias):
+                zero.zero_()
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map inputs of shape (..., width) to outputs of the same shape."""
+        return h + self.up(nn.functional.gelu(self.down(h)))
+
+
+def head_of(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that belong to the head of a transformers model.
+
+    Raises
+    ------
+    ValueError
+        If the model does not say what its body is.
+    """
+    body = getattr(model, "base_model", model)
+    if body is model:
+        raise ValueError(
+            f"model: {type(model).__name__} does not tell its body from its head; name the head's "
+            "modules by head="
+        )
+    inside = {id(p) for p in body.parameters()}
+    return [name for name, p in model.named_parameters() if id(p) not in inside]
+
+
+def attention_inputs(model: nn.Module) -> list[str]:
+    """Return the last names of the linear layers that make queries and values."""
+    last = {path.rpartition(".")[2] for path, _ in _linear_layers(model)}
+    for names in _ATTENTION_INPUTS:
+        if set(names) <= last:
+            return list(names)
+    raise ValueError(
+        f"model: no linear layers of {type(model).__name__} are called "
+        + ", ".join(" and ".join(names) for names in _ATTENTION_INPUTS)
+    )
+
+
+def block_outputs(model: nn.Module, where: str = "both") -> list[str]:
+    """Return the paths of the last linear layers of attention and feed-forward blocks.
+
+    Parameters
+    ----------
+    model : Module
+        A transformers model.
+    where : {"both", "attention", "ffn"}
+        Which blocks.
+    """
+    paths = [path for path, _ in _linear_layers(model)]
+    for attention, ffn in _BLOCK_OUTPUTS:
+        found = {
+            "attention": [path for path in paths if path.endswith("." + attention)],
+            "ffn": [
+                path
+                for path in paths
+                if path.endswith("." + ffn) and not path.endswith("." + attention)
+            ],
+        }
+        if all(found.values()):
+            return [p for p in paths if any(p in found[w] for w in found if where in (w, "both"))]
+    raise ValueError(
+        f"model: found no attention and feed-forward blocks in {type(model).__name__}; known are "
+        + ", ".join(" with ".join(ends) for ends in _BLOCK_OUTPUTS)
+    )
+
+
+def _linear_layers(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
+            yield path, module
+
+
+def _insert_after(
+    model: nn.Module, where: str, make: Callable[[nn.Module, int], nn.Module]
+) -> None:
+    """Put a new module after each block's last layer."""
+    for path in block_outputs(model, where):
+        parent, _, name = path.rpartition(".")
+        layer = model.get_submodule(path)
+        weight, _ = dense_weight(path, layer)  # (out, in)
+        added = make(layer, len(weight)).to(weight)
+        setattr(model.get_submodule(parent), name, nn.Sequential(layer, added))
+
+
+def _snnk(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
+    settings = dict(settings)
+    generator = torch.Generator().manual_seed(seed)
+    _insert_after(
+        model,
+        settings.pop("where"),
+        lambda _, width: SNNKAdapter(width, generator=generator, **settings),
+    )
+
+
+def _bottleneck(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    _insert_after(
+        model,
+        settings["where"],
+        lambda _, width: Bottleneck(width, settings["rank"], generator),
+    )
+
+
+def _peft(model: nn.Module, config: Any, seed: int) -> None:
+    from peft import get_peft_model
+
+    with torch.random.fork_rng(devices=[]):  # PEFT draws from the global state
+        torch.manual_seed(seed)
+        get_peft_model(model, config)  # type: ignore[arg-type]  # any module, changed in place
+
+
+def _targets(model: nn.Module) -> dict[str, Any]:
+    names = attention_inputs(model)
+    transposed = any(
+        type(module).__name__ == "Conv1D" and path.rpartition(".")[2] in names
+        for path, module in model.named_modules()
+    )
+    return {"target_modules": names, "fan_in_fan_out": transposed}
+
+
+def _lora(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
+    from peft import LoraConfig
+
+    _peft(model, LoraConfig(**settings, **_targets(model)), seed)
+
+
+def _vera(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
+    from peft import VeraConfig
+
+    _peft(model, VeraConfig(**settings, projection_prng_key=seed, **_targets(model)), seed)
+
+
+def _bitfit(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name.rpartition(".")[2] == "bias"
+
+
+def _probe(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
+    """Leave the body as it is."""
+
+
+def _full(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
+    model.requires_grad_()
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            "snnk",
+            "SNNK adapter (Mercer)",
+            (1e-3, 2e-3, 4e-3, 8e-3),
+            {
+                "where": "both",
+                "num_features": _FEATURES,
+                "bottleneck": _SNNK_BOTTLENECK,
+                "activation": "gelu",
+            },
+            _snnk,
+        ),
+        Method(
+            "lora",
+            f"LoRA, r = {_RANK}",
+            (1e-3, 2e-3, 4e-3, 8e-3),
+            {"r": _RANK, "lora_alpha": _ALPHA},
+            _lora,
+        ),
+        Method(
+            "vera", f"VeRA, r = {_VERA_RANK}", (5e-3, 1e-2, 2e-2, 4e-2), {"r": _VERA_RANK}, _vera
+        ),
+        Method(
+            "bottleneck",
+            f"bottleneck, r = {_BOTTLENECK}",
+            (1e-3, 2e-3, 4e-3, 8e-3),
+            {"where": "both", "rank": _BOTTLENECK},
+            _bottleneck,
+        ),
+        Method("bitfit", "BitFit", (1e-3, 2e-3, 4e-3, 8e-3), {}, _bitfit),
+        Method("probe", "linear probe", (3e-3, 1e-2, 3e-2, 1e-1), {}, _probe),
+        Method("full", "full fine-tuning", (5e-5, 1e-4, 2e-4, 4e-4), {}, _full),
+    )
+}
+
+
+def prepare(
+    model: nn.Module,
+    method: str,
+    *,
+    head: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Prepared:
+    """Change a model in place so that one method's parameters and the head train.
+
+    Parameters
+    ----------
+    model : Module
+        A classifier of transformers, or a module around one.
+    method : str
+        One of `METHODS`.
+    head : sequence of str, optional
+        Names of modules or parameters that are the head; None asks the model.
+    settings : mapping, optional
+        Replaces settings of the method by name.
+    seed : int, default 0
+        Of what is drawn; torch's global random state stays as it is.
+
+    Returns
+    -------
+    Prepared
+        The model and what trains in it.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown or the model has no place for it.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    chosen = METHODS[method]
+    names = head_of(model) if head is None else list(head)
+    before = {t.data_ptr() for t in (*model.parameters(), *model.buffers())}
+    model.requires_grad_(False)
+    chosen.insert(model, {**chosen.settings, **(settings or {})}, seed)
+    trained: dict[str, Tensor] = {}
+    heads: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if any(name == head or name.startswith(head + ".") for head in names):
+            heads[name] = parameter.requires_grad_()
+        elif parameter.requires_grad:
+            trained[name] = parameter
+    frozen = {
+        tensor.data_ptr(): (name, tensor)  # shared ones once
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if not tensor.requires_grad and tensor.data_ptr() not in before
+    }
+    return Prepared(model, method, trained, heads, dict(frozen.values()))
+
+
+def stored_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Size of a safetensors file that holds these tensors."""
+    from safetensors.torch import save
+
+    return len(save({name: t.detach().contiguous().clone() for name, t in tensors.items()}))
