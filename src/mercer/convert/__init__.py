@@ -10,9 +10,13 @@ Which one should I use?
 `load`               read back what ``bundle(...).save_pretrained(folder)`` wrote
 `adapt`              a trained model to be fine-tuned with few trained numbers: SNNK adapters
                      after some of its modules, all else frozen
+`SNNKConfig`         the same, or SNNK beside linear layers, through PEFT: several named
+                     adapters, the ``Trainer`` of transformers; see `mercer.convert.peft`
 `load_adapters`      put back what ``adapt(...).save_pretrained(folder)`` wrote
 ==================== ====================================================================
 """
+
+from typing import TYPE_CHECKING, Any
 
 from .adapt import adapt as adapt
 from .adapted import Adapted as Adapted
@@ -27,3 +31,22 @@ from .load import load as load
 from .observe import Skipped as Skipped
 from .solve import Solved as Solved
 from .solve import solve as solve
+
+if TYPE_CHECKING:
+    from .peft import SNNKConfig as SNNKConfig
+    from .peft import SNNKModel as SNNKModel
+
+_FROM_PEFT = ("SNNKConfig", "SNNKModel")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs PEFT when it is asked for."""
+    if name in _FROM_PEFT:
+        from . import peft
+
+        return getattr(peft, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FROM_PEFT})
