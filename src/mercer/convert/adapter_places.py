@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .calibration import Batch
 from .linear import is_linear, sizes_of
 from .running import evaluating
+from .watch_places import watch_places
 
 # How common architectures call the last linear layer of a feed-forward block, by the end of the
 # name: first those of Transformers, then of torch and of timm.
@@ -45,6 +46,11 @@ _WORDS = {
     "attention": "the output projection of an attention",
     "both": "the last linear layer of a feed-forward block or an attention's output projection",
 }
+_SIGNS = {
+    "ffn": "an activation of another's output and led back to the width before that",
+    "attention": "a product with attention weights",
+}
+_SIGNS["both"] = " or ".join(_SIGNS.values())
 
 
 def choose_places(
@@ -59,7 +65,17 @@ def choose_places(
     """
     modules = {name: module for name, module in model.named_modules() if name}
     if isinstance(where, str) and where in _WORDS:
-        found = _by_name(modules, where)
+        if batch is not None:
+            ends = watch_places(model, batch)
+            found = {name for kind in _kinds(where) for name in ends[kind]}
+            if not found:
+                raise ValueError(
+                    f"where: {where!r} looks for {_WORDS[where]}: no linear layer "
+                    f"of {type(model).__name__} was called on {_SIGNS[where]} with this example; "
+                    "name the modules"
+                )
+        else:
+            found = _by_name(modules, where)
         if not found:
             patterns = [p for kind in _kinds(where) for p in _KINDS[kind]]
             raise ValueError(
