@@ -208,7 +208,7 @@ class Comparison:
         """Do what is to do, leaving to other processes what they have begun."""
         while runs := self.to_do():
             for run in runs:
-                with _claim(self.path(run).with_suffix(".lock")) as mine:
+                with claim(self.path(run).with_suffix(".lock")) as mine:
                     tested = self.chosen(run.method) is not None
                     if mine and not self._finished(run, tested):
                         self._do(run, tested)
@@ -238,7 +238,7 @@ class Comparison:
                 "core_seconds": round(time.process_time() - start, 1),
             }
             if not tested:
-                _write(weights, lambda file: _save(tensors, file))
+                write_aside(weights, lambda file: _save(tensors, file))
         else:
             _load(tensors, weights)
         if tested:
@@ -248,7 +248,7 @@ class Comparison:
                 if rate != run.learning_rate or run.seed == self.seeds[0]:
                     other.with_suffix(".safetensors").unlink(missing_ok=True)
         text = json.dumps(result) + "\n"
-        _write(path, lambda file: file.write_text(text, encoding="utf-8"))
+        write_aside(path, lambda file: file.write_text(text, encoding="utf-8"))
         shown = f"  test {result['test']['accuracy']:.2f}" if tested else ""
         print(
             f"{run.method:12s} rate {run.learning_rate:g}  seed {run.seed}  "
@@ -388,18 +388,19 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 @contextmanager
-def _claim(path: Path) -> Iterator[bool]:
+def claim(path: Path, wait: bool = False) -> Iterator[bool]:
     """Hold a file's lock if nobody else does; the system frees it when a process dies."""
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return
         yield True
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that an interruption leaves none half written."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     write(aside)
     aside.replace(path)

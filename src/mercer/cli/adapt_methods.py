@@ -16,14 +16,16 @@ A block is attention or the feed-forward part; what is added after it acts on it
 residual sum, and changes nothing until it is trained.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from ..nn.adapter import SNNKAdapter
+from ..convert.adapt import adapt
+from ..convert.adapter_places import choose_places
+from ..convert.linear import is_linear
 from ..nn.dense_weight import dense_weight
 
 _RANK, _ALPHA = 8, 16  # of LoRA, as in its paper's runs on GLUE
@@ -37,12 +39,6 @@ _ATTENTION_INPUTS = (  # names of query and value, or of what holds both
     ("q", "v"),  # T5
     ("query_key_value",),
     ("c_attn",),  # GPT-2
-)
-_BLOCK_OUTPUTS = (  # ends of the paths of attention's and the feed-forward block's last layer
-    ("attention.output.dense", "output.dense"),  # BERT, RoBERTa, older ViT
-    ("attention.o_proj", "mlp.fc2"),  # ViT
-    ("attention.out_lin", "ffn.lin2"),  # DistilBERT
-    ("attn.c_proj", "mlp.c_proj"),  # GPT-2
 )
 
 
@@ -159,7 +155,7 @@ def head_of(model: nn.Module) -> list[str]:
 
 def attention_inputs(model: nn.Module) -> list[str]:
     """Return the last names of the linear layers that make queries and values."""
-    last = {path.rpartition(".")[2] for path, _ in _linear_layers(model)}
+    last = {path.rpartition(".")[2] for path, module in model.named_modules() if is_linear(module)}
     for names in _ATTENTION_INPUTS:
         if set(names) <= last:
             return list(names)
@@ -169,69 +165,17 @@ def attention_inputs(model: nn.Module) -> list[str]:
     )
 
 
-def block_outputs(model: nn.Module, where: str = "both") -> list[str]:
-    """Return the paths of the last linear layers of attention and feed-forward blocks.
-
-    Parameters
-    ----------
-    model : Module
-        A transformers model.
-    where : {"both", "attention", "ffn"}
-        Which blocks.
-    """
-    paths = [path for path, _ in _linear_layers(model)]
-    for attention, ffn in _BLOCK_OUTPUTS:
-        found = {
-            "attention": [path for path in paths if path.endswith("." + attention)],
-            "ffn": [
-                path
-                for path in paths
-                if path.endswith("." + ffn) and not path.endswith("." + attention)
-            ],
-        }
-        if all(found.values()):
-            return [p for p in paths if any(p in found[w] for w in found if where in (w, "both"))]
-    raise ValueError(
-        f"model: found no attention and feed-forward blocks in {type(model).__name__}; known are "
-        + ", ".join(" with ".join(ends) for ends in _BLOCK_OUTPUTS)
-    )
-
-
-def _linear_layers(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
-            yield path, module
-
-
-def _insert_after(
-    model: nn.Module, where: str, make: Callable[[nn.Module, int], nn.Module]
-) -> None:
-    """Put a new module after each block's last layer."""
-    for path in block_outputs(model, where):
-        parent, _, name = path.rpartition(".")
-        layer = model.get_submodule(path)
-        weight, _ = dense_weight(path, layer)  # (out, in)
-        added = make(layer, len(weight)).to(weight)
-        setattr(model.get_submodule(parent), name, nn.Sequential(layer, added))
-
-
 def _snnk(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
-    settings = dict(settings)
-    generator = torch.Generator().manual_seed(seed)
-    _insert_after(
-        model,
-        settings.pop("where"),
-        lambda _, width: SNNKAdapter(width, generator=generator, **settings),
-    )
+    adapt(model, **settings, inplace=True, generator=seed)
 
 
 def _bottleneck(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    _insert_after(
-        model,
-        settings["where"],
-        lambda _, width: Bottleneck(width, settings["rank"], generator),
-    )
+    for path in choose_places(model, settings["where"], None):
+        layer = model.get_submodule(path)
+        weight, _ = dense_weight(path, layer)  # (out, in)
+        added = Bottleneck(len(weight), settings["rank"], generator).to(weight)
+        model.set_submodule(path, nn.Sequential(layer, added))
 
 
 def _peft(model: nn.Module, config: Any, seed: int) -> None:
@@ -245,8 +189,9 @@ def _peft(model: nn.Module, config: Any, seed: int) -> None:
 def _targets(model: nn.Module) -> dict[str, Any]:
     names = attention_inputs(model)
     transposed = any(
-        type(module).__name__ == "Conv1D" and path.rpartition(".")[2] in names
+        is_linear(module) and not isinstance(module, nn.Linear)  # Conv1D of transformers
         for path, module in model.named_modules()
+        if path.rpartition(".")[2] in names
     )
     return {"target_modules": names, "fan_in_fan_out": transposed}
 
