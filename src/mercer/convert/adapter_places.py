@@ -130,12 +130,13 @@ def _some(names: Iterable[str], most: int = 4) -> str:
 def _by_name(modules: dict[str, nn.Module], where: str) -> set[str]:
     """Find places by what common architectures call them."""
     found = set()
+    whole = [f"{n}." for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)]
     for kind in _kinds(where):
         ends = re.compile(_START[kind] + "(" + "|".join(_KINDS[kind]) + ")")
         found |= {n for n, m in modules.items() if is_linear(m) and ends.fullmatch(n)}
-        if kind == "attention":  # called as a whole; its output projection is only read
-            found |= {n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
-    return found
+    # Torch's own attention is called as a whole; its output projection is only read.
+    found = {name for name in found if not name.startswith(tuple(whole))}
+    return found | ({n.rstrip(".") for n in whole} if "attention" in _kinds(where) else set())
 
 
 def output_widths(model: nn.Module, names: Iterable[str], batch: Batch | None) -> dict[str, int]:
