@@ -13,6 +13,7 @@ from mercer.convert import bundle, load, solve
 from mercer.datasets import find, read_texts, sst2
 from mercer.features import (
     ArcCosineFeatures,
+    CounterGenerator,
     Fastfood,
     FastfoodProjection,
     FeatureMap,
@@ -61,7 +62,7 @@ from mercer.linalg import (
     ridge_leverage_scores,
     sample_kdpp,
 )
-from mercer.nn import SNNK, select_neurons
+from mercer.nn import SNNK, SNNKAdapter, select_neurons
 
 NET = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3))
 BLOCKLESS = nn.Sequential(nn.Linear(4, 32), nn.LayerNorm(32), nn.Linear(32, 3))  # no block in it
@@ -476,6 +477,30 @@ CASES = [
         ({"features": ArcCosineFeatures(5, 8, generator=0)}, ValueError, "features"),
         ({"projection": "leverage"}, ValueError, "projection"),
         ({"generator": "seed"}, TypeError, "generator"),
+    ),
+    *rows(
+        SNNKAdapter,
+        {"width": 4, "num_features": 8},
+        ({"width": 0}, ValueError, "width"),
+        ({"width": 4.0}, TypeError, "width"),
+        ({"num_features": 0}, ValueError, "num_features"),
+        ({"num_features": 7, "features": "universal"}, ValueError, "num_features"),
+        ({"activation": "nope"}, ValueError, "activation"),
+        ({"bottleneck": 0}, ValueError, "bottleneck"),
+        ({"bottleneck": 2, "up": False}, ValueError, "bottleneck"),
+        ({"features": "nope"}, ValueError, "features"),
+        ({"projection": "nope"}, ValueError, "projection"),
+        ({"scale": 0.0}, ValueError, "scale"),
+        ({"generator": "0"}, TypeError, "generator"),
+    ),
+    *rows(
+        CounterGenerator,
+        {"seed": 0},
+        ({"seed": -1}, ValueError, "seed"),
+        ({"seed": 2**64}, ValueError, "seed"),
+        ({"seed": 0.5}, TypeError, "seed"),
+        ({"stream": -1}, ValueError, "stream"),
+        ({"position": True}, TypeError, "position"),
     ),
     *rows(
         SNNK.from_linear,

@@ -10,6 +10,7 @@ use                for
                    ``projection="leverage"``; without data for inputs of norm about one
 `SNNK`             a layer to train, with as few trained numbers as you like
 `SNNK.bundle`      absorbing the linear layer that follows it, exactly
+`SNNKAdapter`      fine-tuning: a residual branch beside frozen layers, the identity at the start
 `select_neurons`   finding out which neurons of a layer matter
 ================== ===============================================================================
 """

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._core.activation import resolve_activation
-from .._core.checks import check_generator, check_int, check_last_dim
+from .._core.checks import check_generator, check_int, check_last_dim, check_real
 from .._core.counter import RandomSource
 from .._core.saving import Saveable
 from ..features.base import FeatureMap
@@ -20,29 +20,32 @@ from .snnk import SNNK
 class SNNKAdapter(Saveable):
     r"""A residual branch with few trained numbers, the identity until it is trained.
 
-    .. math:: y = h + U \, \mathrm{SNNK}(N(h)), \qquad \mathrm{SNNK}(x) = W' \phi(x) + b'
+    .. math:: y = x + B(N(x)), \qquad B = U \circ \mathrm{SNNK} \;\text{ or }\; g \odot
+              \mathrm{SNNK}, \qquad \mathrm{SNNK}(x) = W' \phi(x) + b'
 
-    The features :math:`\phi` are frozen. What trains depends on how the branch ends:
+    It takes the place of down-projection, activation and up-projection of a bottleneck adapter:
+    the features :math:`\phi` are drawn once and stay frozen, N is a layer norm without trained
+    numbers. What trains depends on how the branch B ends:
 
-    =================== =============================== ========================================
-    up, bottleneck      branch                          trained numbers for width d, m features
-    =================== =============================== ========================================
-    ``True``, None      :math:`U W' \phi + b` as one    d m + d
-                        matrix, zero at the start
-    ``True``, r         :math:`U (W' \phi) + b`, U zero r m + d r + d
-                        at the start
-    ``False``, None     :math:`g \odot (W' \phi + b')`, d m + 2 d
+    =================== ================================= =====================================
+    up, bottleneck      branch                            trained numbers, width d, m features
+    =================== ================================= =====================================
+    ``True``, None      :math:`U W'` as one matrix, plus  d m + d
+                        b; zero at the start
+    ``True``, r         :math:`U (W' \phi) + b`, where U  r m + d r + d
+                        and b are zero at the start
+    ``False``, None     :math:`g \odot (W' \phi + b')`,   d m + 2 d
                         the gate g zero at the start
-    =================== =============================== ========================================
+    =================== ================================= =====================================
 
     Parameters
     ----------
     width : int
         Length d of the vectors that the adapter changes.
     num_features : int
-        Number m of features.
+        Number m of features; even for ``"universal"``.
     activation : str, Module or callable, default "gelu"
-        The function f, elementwise.
+        The function f, elementwise; ``"arc_cosine"`` does not use it.
     up : bool, default True
         Whether an up-projection ends the branch; otherwise a learned gate does.
     bottleneck : int, optional
@@ -52,18 +55,71 @@ class SNNKAdapter(Saveable):
     projection : str, default "orthogonal"
         How its directions are drawn; see `make_projection`. Not used with a given map.
     norm_before : bool, default True
-        Whether inputs are normalised first (layer norm without trained numbers), so that the
-        features see the same scale in every network.
+        Whether inputs are normalised first, so that the features see the same scale in every
+        network.
     norm_after : bool, default False
         Whether a layer norm with trained numbers follows the residual sum; the adapter is then
         the identity up to normalisation.
     bias : bool, default True
-        Whether the branch has b.
+        Whether the branch has a trained constant b; the neurons of drawn features always do.
+    scale : float, optional
+        Factor on what the features see. None takes :math:`d^{-1/2}` for ``"universal"`` after
+        ``norm_before``, as these are for inputs of norm about one, and 1 otherwise.
     device, dtype : optional
         Of parameters and buffers.
     generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draws; None means torch's default generator.
+
+    Attributes
+    ----------
+    in_features, out_features : int
+        Both are the width.
+    snnk : SNNK
+        The features and the matrix W'.
+    up : Linear or None
+        U, where there is a bottleneck; without one it is part of W'.
+    gate : Parameter of shape (width,) or None
+        g, with ``up=False``.
+    norm_after : LayerNorm or None
+        What follows the sum.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If a size is below one, a name is unknown, a given map has other sizes, ``num_features``
+        is odd for ``"universal"``, or there is a bottleneck without an up-projection.
+
+    See Also
+    --------
+    mercer.convert.adapt : puts adapters into a trained model and freezes the rest.
+
+    Notes
+    -----
+    Differences from the papers: (1) where no bottleneck asks for it, U and W' are one matrix;
+    (2) inputs are normalised, because features of any kind are drawn for one scale.
+
+    References
+    ----------
+    Sehanobish, Choromanski, Zhao, Dubey, Likhosherstov: Scalable Neural Network Kernels, 2024,
+    arXiv 2310.13225.
+
+    Houlsby, Giurgiu, Jastrzebski, Morrone, de Laroussilhe, Gesmundo, Attariyan, Gelly:
+    Parameter-Efficient Transfer Learning for NLP, 2019, arXiv 1902.00751.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mercer.nn import SNNKAdapter
+    >>> adapter, x = SNNKAdapter(384, 16, generator=0), torch.randn(5, 384)
+    >>> torch.equal(adapter(x), x)
+    True
+    >>> adapter.num_trainable, SNNKAdapter(384, 64, bottleneck=4, generator=0).num_trainable
+    (6528, 2176)
     """
+
+    gate: nn.Parameter | None
 
     def __init__(
         self,
@@ -78,12 +134,13 @@ class SNNKAdapter(Saveable):
         norm_before: bool = True,
         norm_after: bool = False,
         bias: bool = True,
+        scale: float | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         generator: RandomSource | int | None = None,
     ) -> None:
         super().__init__()
-        self.width = check_int("width", width)
+        self.width = self.in_features = self.out_features = check_int("width", width)
         self.num_features = check_int("num_features", num_features)
         self.bottleneck = None if bottleneck is None else check_int("bottleneck", bottleneck)
         if bottleneck is not None and not up:
@@ -94,8 +151,12 @@ class SNNKAdapter(Saveable):
         self.activation = resolve_activation(activation)
         generator = check_generator(generator)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        # A normalised input has norm sqrt(d); universal features are for norms of about one.
-        self._scale = width**-0.5 if features == "universal" and norm_before else 1.0
+        if scale is None:
+            # A normalised input has norm sqrt(d).
+            usual = features == "universal" if isinstance(features, str) else False
+            self.scale = width**-0.5 if usual and norm_before else 1.0
+        else:
+            self.scale = check_real("scale", scale, above=0)
         if not isinstance(features, FeatureMap):
             features = draw_features(
                 features,
@@ -119,7 +180,11 @@ class SNNKAdapter(Saveable):
             generator=generator,
             **factory,
         )
-        self.up = None if bottleneck is None else nn.Linear(bottleneck, width, bias=bias, **factory)
+        # On the meta device nothing is drawn: the draws of nn.Linear would be torch's own.
+        self.up = None
+        if bottleneck is not None:
+            empty = nn.Linear(bottleneck, width, bias=bool(bias), device="meta", dtype=dtype)
+            self.up = empty.to_empty(device=self.snnk.weight.device)
         self.gate = None if up else nn.Parameter(torch.empty(width, **factory))
         self.norm_before = bool(norm_before)
         self.norm_after = nn.LayerNorm(width, **factory) if norm_after else None
@@ -143,18 +208,31 @@ class SNNKAdapter(Saveable):
             self.norm_after.reset_parameters()
         self._start_at_identity()
 
-    def branch(self, h: Tensor) -> Tensor:
-        """Return what the adapter adds to inputs of shape (..., width)."""
-        x = F.layer_norm(h, (self.width,)) if self.norm_before else h
-        z = self.snnk(x * self._scale)  # (..., bottleneck or width)
+    def branch(self, x: Tensor) -> Tensor:
+        """Compute what the adapter adds to its input, before a norm that follows the sum.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., width)
+            Inputs.
+
+        Returns
+        -------
+        Tensor of shape (..., width)
+            The branch's outputs, in the dtype of the inputs.
+        """
+        check_last_dim("x", x, self.width)
+        z = F.layer_norm(x, (self.width,)) if self.norm_before else x
+        z = self.snnk(z if self.scale == 1.0 else z * self.scale)  # (..., bottleneck or width)
         if self.up is not None:
             z = self.up(z)  # (..., width)
-        return z if self.gate is None else self.gate * z
+        if self.gate is not None:
+            z = self.gate * z
+        return z.to(x.dtype)  # autocast must not change what is added to the residual stream
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map inputs of shape (..., width) to outputs of the same shape."""
-        check_last_dim("h", h, self.width)
-        y = h + self.branch(h)
+        y = x + self.branch(x)
         return y if self.norm_after is None else self.norm_after(y)
 
     @property
@@ -173,7 +251,7 @@ class SNNKAdapter(Saveable):
             "bottleneck": self.bottleneck,
             "activation": self.activation.to_spec(),
             "features": self.snnk.features.to_config(),
-            "scale": self._scale,
+            "scale": self.scale,
             "up": self.gate is None,
             "bias": (self.snnk if self.up is None else self.up).bias is not None,
             "norm_before": self.norm_before,
@@ -182,16 +260,15 @@ class SNNKAdapter(Saveable):
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> Self:
-        config = dict(config)
-        features, scale = FeatureMap.build(config.pop("features")), config.pop("scale")
-        adapter = cls(num_features=features.num_features, features=features, **config)
-        adapter._scale = scale
-        return adapter
+        features = FeatureMap.build(config["features"])
+        options = {**config, "num_features": features.num_features, "features": features}
+        # On the meta device nothing is drawn; the numbers come from the state dict.
+        return cls(**options, device="meta").to_empty(device="cpu")
 
     def extra_repr(self) -> str:
         """Describe the sizes and options for ``repr``."""
         return (
             f"in_features={self.width}, out_features={self.width}, "
             f"num_features={self.num_features}, up={self.gate is None}, "
-            f"bottleneck={self.bottleneck}, norm_before={self.norm_before}"
+            f"bottleneck={self.bottleneck}, norm_before={self.norm_before}, scale={self.scale:g}"
         )
