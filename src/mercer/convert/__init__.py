@@ -5,13 +5,18 @@ Which one should I use?
 ==================== ====================================================================
 `bundle`             a trained model with blocks Linear -> activation -> Linear that should
                      become smaller and faster, without training
+`uptrain`            the same, when there are minutes for training: bundles, then distils the
+                     dense model into the bundled one, without labels
+`allocate`           which share each block should keep under one budget of numbers or time
 `solve`              a multilayer perceptron to be trained in closed form, without a
                      gradient step
-`load`               read back what ``bundle(...).save_pretrained(folder)`` wrote
+`load`               read back what ``bundle(...)`` and the others wrote by
+                     ``save_pretrained(folder)``
 `adapt`              a trained model to be fine-tuned with few trained numbers: SNNK adapters
                      after some of its modules, all else frozen
 `SNNKConfig`         the same, or SNNK beside linear layers, through PEFT: several named
                      adapters, the ``Trainer`` of transformers; see `mercer.convert.peft`
+`trainable`          what trains in a model, and how much
 `load_adapters`      put back what ``adapt(...).save_pretrained(folder)`` wrote
 ==================== ====================================================================
 """
@@ -23,14 +28,24 @@ from .adapted import Adapted as Adapted
 from .adapted import AdapterReport as AdapterReport
 from .adapted import AdaptReport as AdaptReport
 from .adapted import load_adapters as load_adapters
+from .allocate import allocate as allocate
+from .allocation import Allocation as Allocation
 from .bundle import bundle as bundle
 from .bundled import BlockReport as BlockReport
 from .bundled import Bundled as Bundled
 from .bundled import BundleReport as BundleReport
+from .distil import Distance as Distance
 from .load import load as load
 from .observe import Skipped as Skipped
 from .solve import Solved as Solved
 from .solve import solve as solve
+from .trainable import TrainableReport as TrainableReport
+from .trainable import TrainedParameter as TrainedParameter
+from .trainable import trainable as trainable
+from .uptrain import uptrain as uptrain
+from .uptrained import Trial as Trial
+from .uptrained import Uptrained as Uptrained
+from .uptrained import UptrainReport as UptrainReport
 
 if TYPE_CHECKING:
     from .peft import SNNKConfig as SNNKConfig

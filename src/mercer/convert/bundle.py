@@ -2,20 +2,20 @@
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from .._core.activation import resolve_activation
-from .._core.checks import check_generator, check_real
+from .._core.checks import check_generator
 from .._core.counter import RandomSource
 from .._core.progress import progress as progress_bar
 from .bundled import Bundled, BundleReport, stored_numbers
 from .calibration import Batch, Calibration
 from .observe import Block, Skipped, observe
-from .options import Options, read_projection, read_ridge
+from .options import Options, read_keep, read_projection, read_ridge
 from .placing import attribute, fused_paths, place
 from .replace_block import plan_blocks, replace_block, stored_after
 from .running import check_model, evaluating
@@ -26,7 +26,7 @@ _MOST_TOLD = 12  # skipped layers that an error names
 def bundle(
     model: nn.Module,
     calibrate: Tensor | Iterable[Any],
-    keep: float = 0.5,
+    keep: float | Mapping[str, float] = 0.5,
     where: str | Callable[[str], bool] = "ffn",
     features: str = "neuron",
     projection: str | None = None,
@@ -58,10 +58,12 @@ def bundle(
         Inputs to calibrate on: a tensor with one sample a row, or batches, each a tensor, a
         tuple of positional arguments or a mapping of keyword arguments. Every eighth sample is
         held out to measure R², and joins the fit after that.
-    keep : float, default 0.5
+    keep : float or mapping of str to float, default 0.5
         Numbers stored by a bundle (parameters, buffers, affine part) divided by those of the
-        dense block, 0 < keep <= 1. For the sake of speed the number of features is rounded down to
-        a multiple of eight, four or two where that costs at most one in a hundred.
+        dense block, 0 < keep <= 1; or such a share for each block by its name, other blocks
+        staying as they are (`allocate` finds shares that suit the model). For the sake of speed
+        the number of features is rounded down to a multiple of eight, four or two where that
+        costs at most one in a hundred.
     where : str or callable, default "ffn"
         Which blocks: all (``"ffn"``), those whose first layer's name matches a regular
         expression, or for which a function of that name is true.
@@ -119,14 +121,14 @@ def bundle(
     )
     """
     options = Options(
-        keep=check_real("keep", keep, above=0.0, most=1.0),
+        keep=read_keep(keep),
         features=features,
         projection=read_projection(projection, features),
         ridge=read_ridge(ridge),
         affine=bool(affine),
         generator=check_generator(generator),
     )
-    wanted = _read_where(where)
+    wanted = read_where(where)
     check_model(model)
     if not dry_run and any(p.is_meta for p in (*model.parameters(), *model.buffers())):
         raise ValueError("model: it is on the meta device and holds no numbers to calibrate with")
@@ -134,7 +136,7 @@ def bundle(
     before = stored_numbers(model)
     work = model if inplace or dry_run else copy.deepcopy(model)
     with evaluating(work), _restored_on_error(work) as placed:
-        blocks, skipped = _choose(work, calibration.batches[0], wanted, options)
+        blocks, skipped = choose_blocks(work, calibration.batches[0], wanted, options)
         if not blocks:
             raise ValueError(f"where: no block of the model matches {where!r} ({_tell(skipped)})")
         plans = plan_blocks(work, blocks, options)
@@ -164,7 +166,8 @@ def bundle(
     )
 
 
-def _read_where(where: Any) -> Callable[[str], bool]:
+def read_where(where: Any) -> Callable[[str], bool]:
+    """Return a test of names from what names a choice of blocks."""
     if isinstance(where, str):
         if where == "ffn":
             return lambda name: True
@@ -205,13 +208,23 @@ def _restored_on_error(model: nn.Module) -> Iterator[dict[str, Any]]:
         raise
 
 
-def _choose(
+def choose_blocks(
     model: nn.Module, batch: Batch, wanted: Callable[[str], bool], options: Options
 ) -> tuple[list[Block], list[Skipped]]:
+    """Return the blocks to replace, and the linear layers that start none, with the reason."""
     found, skipped = observe(model, batch)
+    named = options.keep if isinstance(options.keep, dict) else None
+    unknown = sorted(set(named or ()) - {block.name for block in found})
+    if unknown:
+        raise ValueError(
+            f"keep: the model has no block {unknown[0]!r}; its blocks are "
+            f"{', '.join(block.name for block in found) or 'none'}"
+        )
     blocks = []
     for block in found:
         reason = None if wanted(block.name) else "where leaves it out"
+        if reason is None and named is not None and block.name not in named:
+            reason = "keep does not name it"
         if reason is None and not options.same_structure:
             reason = _why_no_features(model, block)
         if reason is None:

@@ -66,8 +66,8 @@ class BundleReport:
         The blocks that were replaced (or would be, with ``dry_run``), in the order they run.
     skipped : tuple of Skipped
         Linear layers that start no block, with the reason.
-    keep : float
-        The share of each block's stored numbers that was asked for.
+    keep : float or dict of str to float
+        The share of each block's stored numbers that was asked for, for all or by block.
     features, projection : str
         How features were made.
     affine : bool
@@ -80,7 +80,7 @@ class BundleReport:
 
     blocks: tuple[BlockReport, ...]
     skipped: tuple[Skipped, ...]
-    keep: float
+    keep: float | dict[str, float]
     features: str
     projection: str
     affine: bool

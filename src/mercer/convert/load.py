@@ -57,8 +57,8 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
     config, state = load_state(folder)
     if config.get("class") not in _KINDS:
         raise ValueError(
-            f"folder: {folder} holds a {config.get('class')}, not a bundled, uptrained or solved model; "
-            "use its class's from_pretrained"
+            f"folder: {folder} holds a {config.get('class')}, not a bundled, uptrained or solved "
+            "model; use its class's from_pretrained"
         )
     built = build_model(config["model"]) if model is None else copy.deepcopy(model)
     try:

@@ -1,5 +1,6 @@
 """Options that `bundle` and `solve` share, and how they are read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,16 @@ FEATURES = ("neuron", "universal", "arc_cosine")
 class Options:
     """How `bundle` replaces each block; its arguments, checked."""
 
-    keep: float
+    keep: float | dict[str, float]
     features: str
     projection: str
     ridge: float | str
     affine: bool
     generator: RandomSource | None
+
+    def share(self, name: str) -> float:
+        """Share of its stored numbers that a block keeps."""
+        return self.keep[name] if isinstance(self.keep, dict) else self.keep
 
     @property
     def chooses(self) -> bool:
@@ -31,6 +36,20 @@ class Options:
     def same_structure(self) -> bool:
         """Whether a block stays Linear -> activation -> Linear, only narrower."""
         return self.chooses and not self.affine
+
+
+def read_keep(keep: Any) -> float | dict[str, float]:
+    """Return a share above 0 and at most 1, or one for each name."""
+    if not isinstance(keep, Mapping):
+        return check_real("keep", keep, above=0.0, most=1.0)
+    if not keep or not all(isinstance(name, str) for name in keep):
+        raise ValueError(
+            f"keep: expected a share, or shares by the names of blocks, got {dict(keep)!r}"
+        )
+    return {
+        name: check_real(f"keep[{name!r}]", share, above=0.0, most=1.0)
+        for name, share in keep.items()
+    }
 
 
 def read_ridge(ridge: Any) -> float | str:

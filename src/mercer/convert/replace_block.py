@@ -1,6 +1,7 @@
 """Replace one block Linear -> activation -> Linear by features and one matrix."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,21 +65,13 @@ def _plan_block(model: nn.Module, block: Block, options: Options) -> Plan:
         activation = None if options.same_structure else resolve_activation(found)
     first, second = model.get_submodule(block.first), model.get_submodule(block.second)
     dense = stored_numbers(first, second)
-    bias = bias_of(first) is not None
-
-    def stored_second(num_features: int) -> int:
-        width = num_features + (block.in_features if options.affine else 0)
-        return block.out_features * (width + 1)
-
-    def stored(num_features: int) -> int:
-        phi = _make_map(block, activation, num_features, options, bias=bias, device="meta")
-        return stored_numbers(phi) + stored_second(num_features)
-
-    step = 2 if options.features == "universal" else 1  # sine and cosine come in pairs
-    budget = options.keep * dense
+    stored = _stored(model, block, activation, options)
+    step = _step(options)
+    keep = options.share(block.name)
+    budget = keep * dense
     if stored(step) > budget:
         raise ValueError(
-            f"keep: {options.keep:g} leaves no feature to block {block.name!r} "
+            f"keep: {keep:g} leaves no feature to block {block.name!r} "
             f"({dense:,} numbers); it needs at least {stored(step) / dense:.3f}"
         )
     per_feature = stored(2 * step) - stored(step)
@@ -99,7 +92,35 @@ def _plan_block(model: nn.Module, block: Block, options: Options) -> Plan:
         stored_before=dense,
         stored_after=stored(count),
     )
-    return Plan(block, activation, stored_second(count), report)
+    return Plan(block, activation, _stored_second(block, count, options), report)
+
+
+def least_share(model: nn.Module, block: Block, options: Options) -> float:
+    """Share of its numbers that a block must keep for one feature."""
+    dense = stored_numbers(model.get_submodule(block.first), model.get_submodule(block.second))
+    return _stored(model, block, None, options)(_step(options)) / dense
+
+
+def _step(options: Options) -> int:
+    return 2 if options.features == "universal" else 1  # sine and cosine come in pairs
+
+
+def _stored_second(block: Block, num_features: int, options: Options) -> int:
+    width = num_features + (block.in_features if options.affine else 0)
+    return block.out_features * (width + 1)
+
+
+def _stored(
+    model: nn.Module, block: Block, activation: Activation | None, options: Options
+) -> Callable[[int], int]:
+    """Make the function from a number of features to what a block then stores."""
+    bias = bias_of(model.get_submodule(block.first)) is not None
+
+    def stored(num_features: int) -> int:
+        phi = _make_map(block, activation, num_features, options, bias=bias, device="meta")
+        return stored_numbers(phi) + _stored_second(block, num_features, options)
+
+    return stored
 
 
 def stored_after(plans: list[Plan]) -> int:
@@ -155,7 +176,7 @@ def replace_block(
     phi: FeatureMap | None = None
     slots: dict[str, nn.Module]
     if options.chooses:
-        fit, held_out = _moments(model, block, calibration)
+        fit, held_out = moments(model, block, calibration)
         chosen = select_neurons(
             fit.feature_scatter / fit.count,
             num_features,
@@ -177,7 +198,7 @@ def replace_block(
         assert block.activation is not None
         phi = WithInput(phi) if options.affine else phi
         slots = {block.first: phi, block.activation: nn.Identity()}
-        fit, held_out = _moments(model, block, calibration, phi)
+        fit, held_out = moments(model, block, calibration, phi)
     r2 = None
     if held_out.count:
         r2 = float(held_out.score(fit.solve(ridge=options.ridge)).mean())
@@ -225,7 +246,7 @@ def _drawn_map(
     )
 
 
-def _moments(
+def moments(
     model: nn.Module, block: Block, calibration: Calibration, phi: FeatureMap | None = None
 ) -> tuple[StreamingRidge, StreamingRidge]:
     """Accumulate moments of features and block outputs, for fitting and held out.
