@@ -128,15 +128,27 @@ def train(
     Raises
     ------
     ValueError
-        If nothing trains, a number is out of range, a loss is not finite, or the checkpoint is of
-        another training.
+        If nothing trains, a number is out of range, a loss or its gradient is not finite, or the
+        checkpoint is of another training.
 
     References
     ----------
     Loshchilov, Hutter: Decoupled Weight Decay Regularization, 2019, arXiv 1711.05101.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1)
+    >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> y = x.sum(dim=1, keepdim=True)
+    >>> done = train(model, lambda step: (model(x) - y).square().mean(), 200, learning_rate=0.1)
+    >>> done.losses[-1] < 1e-3
+    True
     """
     check_int("steps", steps, least=0)
+    check_int("every", every)
     check_real("learning_rate", learning_rate, above=0.0)
+    check_real("weight_decay", weight_decay, least=0.0)
     names, parameters = _trained(model)
     optimizer = torch.optim.AdamW(
         [
@@ -171,13 +183,10 @@ def train(
                     group["lr"] = learning_rate * _share(step, steps)
                 optimizer.zero_grad(set_to_none=True)
                 value = loss(step)
-                if not bool(value.isfinite()):
-                    raise ValueError(
-                        f"learning_rate: the loss of step {step} is {value.item()} at a learning "
-                        f"rate of {learning_rate:g}; take a smaller one"
-                    )
+                _check_finite("loss", value, step, learning_rate)
                 value.backward()
-                nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
+                norm = nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
+                _check_finite("gradient", norm, step, learning_rate)
                 optimizer.step()
                 losses.append(value.item())
                 if checkpoint is not None and len(losses) % every == 0 and len(losses) < steps:
@@ -189,6 +198,14 @@ def train(
     if checkpoint is not None and steps > resumed:
         _save(Path(checkpoint), digest, model, optimizer, losses)
     return Training(tuple(losses), resumed, time.perf_counter() - start)
+
+
+def _check_finite(what: str, value: Tensor, step: int, learning_rate: float) -> None:
+    if not bool(value.detach().isfinite()):
+        raise ValueError(
+            f"learning_rate: the {what} of step {step} is {value.item()} at a learning rate of "
+            f"{learning_rate:g}; take a smaller one"
+        )
 
 
 def _trained(model: nn.Module) -> tuple[list[str], list[nn.Parameter]]:
@@ -238,7 +255,10 @@ def _restore(
     folder: Path, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> list[float]:
     config, state = load_state(folder)
-    if config.get("class") != "convert.Training" or config.get("key") != digest:
+    fits = _moving(model).keys() == {
+        name.removeprefix("model.") for name in state if name.startswith("model.")
+    }
+    if config.get("class") != "convert.Training" or config.get("key") != digest or not fits:
         raise ValueError(
             f"checkpoint: {folder} holds another training (another model, key or setting); name "
             "another folder, or remove it"
