@@ -73,6 +73,17 @@ from mercer.convert import SNNKConfig
     assert last.endswith("pip install 'mercer[hf]'")
 
 
+def test_an_old_peft_is_refused(tmp_path):
+    package = tmp_path / "peft" / "tuners"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    (package / "tuners_utils.py").write_text("class BaseTuner:\n    pass\n")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import mercer.convert.peft"
+    last = run(code, str(tmp_path)).stderr.splitlines()[-1]
+    assert last.startswith("ImportError: SNNK adapters need PEFT 0.21 or newer, got ")
+
+
 def test_a_process_without_mercer_is_told_to_import_it(tmp_path):
     config = SNNKConfig(target_modules=["mlp.fc2"], num_features=8)
     peft.get_peft_model(build("timm"), config).save_pretrained(tmp_path)

@@ -48,11 +48,19 @@ plain modules that hold the frozen module and the branch, and compute the same w
 """
 
 import importlib.util
+from importlib.metadata import version
 
 if importlib.util.find_spec("peft") is None:
     raise ModuleNotFoundError(
         "SNNK adapters for PEFT need it: pip install 'mercer[hf]'", name="peft"
     )
+
+from peft.tuners.tuners_utils import BaseTuner
+
+if not hasattr(BaseTuner, "_remove_adapter_name_from_key"):
+    # Older ones save the tensors of all adapters into each one's file (before 0.20), and cannot
+    # name tensors that lie deeper than a word below an adapter's name (before 0.21).
+    raise ImportError(f"SNNK adapters need PEFT 0.21 or newer, got {version('peft')}", name="peft")
 
 from .peft_config import SNNKConfig as SNNKConfig
 from .peft_layer import SNNKLayer as SNNKLayer

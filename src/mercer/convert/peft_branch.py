@@ -1,4 +1,4 @@
-"""The nonlinear branches of PEFT adapters: how they are built, drawn, and named in files."""
+"""The nonlinear branches of PEFT adapters: how they are built and drawn."""
 
 import hashlib
 from typing import Any, final
@@ -110,8 +110,6 @@ def make_branch(
     else:
         branch = SNNKBranch(in_features, out_features, config, factory, generator)
     keep_features(branch, config.save_projection)
-    branch.register_state_dict_post_hook(_flatten)
-    branch.register_load_state_dict_pre_hook(_unflatten)
     return branch
 
 
@@ -120,27 +118,3 @@ def keep_features(branch: nn.Module, saved: bool) -> None:
     for module in branch.get_submodule("snnk.features").modules():
         for leaf, buffer in list(module.named_buffers(recurse=False)):
             module.register_buffer(leaf, buffer, persistent=saved)
-
-
-def _flat_names(branch: nn.Module) -> dict[str, str]:
-    """Return the names of a branch's tensors, and each as one word.
-
-    PEFT takes an adapter's name out of a key, and puts it into one, where no more than one word
-    follows it: ``...mercer_snnk_branch.default.snnk_weight``, not ``...default.snnk.weight``.
-    """
-    tensors = (*branch.named_parameters(), *branch.named_buffers())
-    return {name: name.replace(".", "_") for name, _ in tensors}
-
-
-def _flatten(branch: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """Rename a branch's entries in a state dict that is being made."""
-    for name, flat in _flat_names(branch).items():
-        if prefix + name in state:
-            state[prefix + flat] = state.pop(prefix + name)
-
-
-def _unflatten(branch: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename a branch's entries in a state dict that is being loaded."""
-    for name, flat in _flat_names(branch).items():
-        if prefix + flat in state:
-            state[prefix + name] = state.pop(prefix + flat)

@@ -117,6 +117,14 @@ class SNNKModel(BaseTuner):
             if isinstance(module, SNNKLayer):
                 module.cast_adapter(adapter_name, autocast_adapter_dtype)
 
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        """Return a tensor's name in files, where adapters have none."""
+        head, found, tail = key.rpartition(f".{PREFIX}branch.{adapter_name}.")
+        if found:
+            return f"{head}.{PREFIX}branch.{tail}"
+        return super()._remove_adapter_name_from_key(key, adapter_name)
+
     @contextmanager
     def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> Iterator[None]:
         """Refuse batches in which each row names its adapter."""
