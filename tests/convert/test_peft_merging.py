@@ -142,9 +142,13 @@ def test_a_broken_adapter_is_not_merged():
     layer = next(m for m in model.modules() if isinstance(m, SNNKLayer))
     layer.mercer_snnk_up["default"].data[0, 0] = float("nan")
     weights = base_weights(model)
-    with pytest.raises(ValueError, match=r"NaN or infinity in the weight with \['default'\]"):
+    with pytest.raises(ValueError, match=r"NaNs detected in the weight with \['default'\]"):
         model.merge_adapter(safe_merge=True)
     assert same(base_weights(model), weights)
+    model = adapted("bert", rank=0)
+    stir(model, scale=float("inf"))
+    with pytest.raises(ValueError, match="NaNs detected in the branch of 'default'"):
+        model.merge_and_unload(safe_merge=True)
 
 
 @pytest.mark.parametrize("options", [{"rank": 0}, {"placement": "adapter", "rank": 0}])

@@ -187,7 +187,7 @@ class SNNKLayer(nn.Module, BaseTunerLayer):  # pyright: ignore[reportIncompatibl
             merged = merged + self.get_delta_weight(name)
         merged = merged.to(weight.dtype)
         if safe_merge and not merged.isfinite().all():
-            raise ValueError(f"adapter_names: NaN or infinity in the weight with {names} merged")
+            raise ValueError(f"adapter_names: NaNs detected in the weight with {names} merged")
         if self._unmerged is None:
             self._unmerged = weight.detach().clone()
         weight.copy_(merged)
@@ -216,10 +216,13 @@ class SNNKLayer(nn.Module, BaseTunerLayer):  # pyright: ignore[reportIncompatibl
         pending = [name for name in asked if name not in self.merged_adapters]
         linear = [name for name in pending if name in self.mercer_snnk_down]
         names = [*self.merged_adapters, *pending]
+        kept = {n: self.mercer_snnk_branch[n] for n in names if n in self.mercer_snnk_branch}
+        for name, branch in kept.items() if safe_merge else ():
+            if not all(parameter.isfinite().all() for parameter in branch.parameters()):
+                raise ValueError(f"adapter_names: NaNs detected in the branch of {name!r}")
         if linear:
             self.merge(safe_merge, linear)
-        kept = [self.mercer_snnk_branch[name] for name in names if name in self.mercer_snnk_branch]
-        return WithBranches(self.base_layer, kept) if kept else self.base_layer
+        return WithBranches(self.base_layer, list(kept.values())) if kept else self.base_layer
 
     def cast_adapter(self, adapter_name: str, autocast: bool) -> None:
         """Give an adapter float32, or float64 beside such; with ``autocast=False`` the base's."""
