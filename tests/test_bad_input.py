@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import mercer
-from mercer.convert import bundle, load, solve
+from mercer.convert import bundle, bundle_head, load, solve
 from mercer.datasets import find, read_texts, sst2
 from mercer.features import (
     ArcCosineFeatures,
@@ -477,6 +477,17 @@ CASES = [
         ({"features": ArcCosineFeatures(5, 8, generator=0)}, ValueError, "features"),
         ({"projection": "leverage"}, ValueError, "projection"),
         ({"generator": "seed"}, TypeError, "generator"),
+    ),
+    *rows(
+        bundle_head,
+        {"model": NET, "calibrate": X},
+        ({"model": BLOCKLESS}, ValueError, "model"),
+        ({"model": "net"}, TypeError, "model"),
+        ({"calibrate": NAN}, ValueError, "calibrate"),
+        ({"num_features": 33}, ValueError, "num_features"),
+        ({"features": "nope"}, ValueError, "features"),
+        ({"projection": "dpp", "fit": False}, ValueError, "projection"),
+        ({"ridge": -1.0}, ValueError, "ridge"),
     ),
     *rows(
         SNNKAdapter,

@@ -7,6 +7,8 @@ Which one should I use?
                      become smaller and faster, without training
 `uptrain`            the same, when there are minutes for training: bundles, then distils the
                      dense model into the bundled one, without labels
+`bundle_head`        a trained classifier whose head, pooler and classifier, should become frozen
+                     features and one matrix: in closed form, or to be trained
 `allocate`           which share each block should keep under one budget of numbers or time
 `solve`              a multilayer perceptron to be trained in closed form, without a
                      gradient step
@@ -35,6 +37,7 @@ from .bundled import BlockReport as BlockReport
 from .bundled import Bundled as Bundled
 from .bundled import BundleReport as BundleReport
 from .distil import Distance as Distance
+from .head import bundle_head as bundle_head
 from .load import load as load
 from .observe import Skipped as Skipped
 from .solve import Solved as Solved

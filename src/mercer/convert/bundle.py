@@ -135,7 +135,7 @@ def bundle(
     calibration = Calibration(calibrate)
     before = stored_numbers(model)
     work = model if inplace or dry_run else copy.deepcopy(model)
-    with evaluating(work), _restored_on_error(work) as placed:
+    with evaluating(work), restored_on_error(work) as placed:
         blocks, skipped = choose_blocks(work, calibration.batches[0], wanted, options)
         if not blocks:
             raise ValueError(f"where: no block of the model matches {where!r} ({_tell(skipped)})")
@@ -194,7 +194,7 @@ def _tell(skipped: list[Skipped]) -> str:
 
 
 @contextmanager
-def _restored_on_error(model: nn.Module) -> Iterator[dict[str, Any]]:
+def restored_on_error(model: nn.Module) -> Iterator[dict[str, Any]]:
     """Collect what was placed, by name, with what was there before; put it back on an error."""
     placed: dict[str, Any] = {}
     fused = fused_paths(model)
@@ -226,7 +226,7 @@ def choose_blocks(
         if reason is None and named is not None and block.name not in named:
             reason = "keep does not name it"
         if reason is None and not options.same_structure:
-            reason = _why_no_features(model, block)
+            reason = why_no_features(model, block)
         if reason is None:
             blocks.append(block)
         else:
@@ -234,7 +234,7 @@ def choose_blocks(
     return blocks, skipped
 
 
-def _why_no_features(model: nn.Module, block: Block) -> str | None:
+def why_no_features(model: nn.Module, block: Block) -> str | None:
     """Why features cannot take the place of a block's activation, or None if they can."""
     if block.activation is None:
         reason = "is a function call, is shared or carries hooks"

@@ -25,6 +25,7 @@ _POINTWISE = {
     *("_prelu_kernel", "abs_", "gelu_", "hardswish", "hardswish_", "log_sigmoid_forward"),
     *("masked_fill_", "mish_", "threshold_"),
 }
+REACHES_OUTPUT = "is an output of the model"  # how the reason ends for a layer at the model's end
 _DIVIDES = {"chunk", "glu", "split", "split_with_sizes", "unbind"}
 _VIEWS = {"view", "_unsafe_view", "reshape", "alias", "clone", "detach", "_to_copy", "contiguous"}
 
@@ -251,7 +252,7 @@ def observe(model: nn.Module, batch: Batch) -> tuple[list[Block], list[Skipped]]
 
 def _reached_output(trace: _Trace) -> tuple[str, str]:
     what = "an activation of its output" if trace.through or trace.functions else "its output"
-    return trace.origin, f"{what} is an output of the model"
+    return trace.origin, f"{what} {REACHES_OUTPUT}"
 
 
 def _activation_name(name: str, watch: _Watch, model: nn.Module) -> str | None:
