@@ -2,10 +2,14 @@
 
 import hashlib
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import scipy.stats
 import torch
+from safetensors.torch import load_file
 
 from mercer.features import (
     ArcCosineFeatures,
@@ -212,3 +216,50 @@ def test_pinned_draws(evidence):
     error = float((found - torch.tensor(PINNED["layer"], dtype=torch.float64)).abs().max())
     evidence(required="<= 1e-6", measured=error, what="offsets and weights")
     assert error <= 1e-6
+
+
+_DRAW = """
+import sys, torch
+from safetensors.torch import save_file
+from mercer.features import CounterGenerator, UniversalFeatures, make_projection
+from mercer.nn import SNNKAdapter
+source, drawn = CounterGenerator(7, 3), {}
+for kind in ("gaussian", "orthogonal", "sobol", "hadamard", "fastfood"):
+    drawn[kind] = make_projection(kind, 300, 100, generator=source, dtype=torch.float64)
+for name in ("gelu", "relu", "gaussian"):
+    drawn[name] = UniversalFeatures(name, 32, 64, generator=source, dtype=torch.float64)
+for name in ("neuron", "universal", "arc_cosine"):
+    drawn[f"adapter {name}"] = SNNKAdapter(
+        64, 32, features=name, up=False, generator=source, dtype=torch.float64
+    )
+save_file({f"{a}.{b}": t for a, m in drawn.items() for b, t in m.state_dict().items()}, sys.argv[1])
+"""
+_MACHINES = [  # what a computer without newer instructions, or with more cores, would run
+    {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "OMP_NUM_THREADS": "1"},
+    {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "OMP_NUM_THREADS": "3"},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.paper(
+    "core-scalable-neural-network-kernels",
+    kind="exact",
+    claim="A seed draws the same with other instruction sets and numbers of threads.",
+)
+def test_other_instructions_draw_the_same(tmp_path, evidence):
+    found = []
+    for i, machine in enumerate([{}, *_MACHINES]):
+        file = tmp_path / f"{i}.safetensors"
+        command = [sys.executable, "-W", "error", "-c", _DRAW, str(file)]
+        subprocess.run(command, check=True, timeout=120, env={**os.environ, **machine})
+        found.append(load_file(file))
+    first, *others = found
+    for other in others:
+        assert other.keys() == first.keys()
+        signs = [name for name, tensor in first.items() if tensor.dtype == torch.int8]
+        equal = sum(torch.equal(other[name], first[name]) for name in signs)
+        evidence(required=len(signs), measured=equal, what="tensors of signs, bitwise")
+        assert equal == len(signs) > 0
+        error = max(float((other[name] - first[name]).abs().max()) for name in first)
+        evidence(required="<= 1e-6", measured=error, what="largest difference of the others")
+        assert error <= 1e-6
