@@ -129,7 +129,11 @@ KINDS: dict[str, Kind] = {
         blocks=["ffn"],
     ),
     "gpt2": Kind(
-        lambda: transformer("GPT2LMHeadModel", GPT2), words(), None, 4, blocks=["mlp", "h.1"]
+        lambda: transformer("GPT2LMHeadModel", {**GPT2, "attn_implementation": "eager"}),
+        words(),
+        None,
+        4,
+        blocks=["mlp", "h.1"],
     ),
     "llama": Kind(lambda: transformer("LlamaForCausalLM", LLAMA), words(), None, 4, blocks=["mlp"]),
     "t5": Kind(
@@ -144,7 +148,7 @@ KINDS: dict[str, Kind] = {
         {"pixel_values": images()},
         None,
         4,
-        blocks=["attention"],
+        blocks=["layers?.0"],  # the older name, and the newer
     ),
     "timm": Kind(
         TimmLike,
