@@ -8,10 +8,11 @@ import tyro
 from tyro.extras import subcommand_cli_from_dict
 
 from .._core.version import __version__
+from .adapt import Adapt
 from .bundle import Bundle
 from .errors import UserError
 
-_COMMANDS = {"bundle": Bundle}
+_COMMANDS = {"bundle": Bundle, "adapt": Adapt}
 _ABOUT = "Neural network kernels in PyTorch. `mercer COMMAND --help` says more; --version too."
 
 

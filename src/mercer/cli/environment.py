@@ -19,10 +19,16 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe_environment() -> dict[str, Any]:
-    """Return versions, the number of threads and the processor as plain values."""
+def describe_environment(also: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return versions, the number of threads and the processor as plain values.
+
+    Parameters
+    ----------
+    also : tuple of str
+        Further packages whose versions count.
+    """
     found = {"mercer": __version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "scikit-learn", "transformers"):
+    for package in ("torch", "numpy", "scikit-learn", "transformers", *also):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -191,6 +191,18 @@ def freeze_rest(model: nn.Module, names: Collection[str], trained: Collection[st
     return AdaptReport(tuple(found), tuple(trained), trainable, own)
 
 
+def gather(model: nn.Module) -> Adapted:
+    """Describe a model with adapters again, as `adapt` did when it put them in."""
+    names = tuple(name for name, module in model.named_modules() if hasattr(module, CHILD))
+    inside = tuple(f"{name}.{CHILD}.".lstrip(".") for name in names)
+    trained = tuple(
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not name.startswith(inside)
+    )
+    return Adapted(model, freeze_rest(model, names, trained))
+
+
 @torch.no_grad()
 def load_adapters(
     folder: str | os.PathLike[str], model: nn.Module, *, inplace: bool = False

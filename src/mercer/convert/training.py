@@ -22,6 +22,10 @@ _LARGEST_GRADIENT = 1.0
 _BUCKET = 50  # batches whose samples are sorted by length together
 
 
+class Diverged(ValueError):
+    """A loss or a gradient that is not finite: the learning rate is too large."""
+
+
 @dataclass(frozen=True)
 class Training:
     """What `train` did.
@@ -128,8 +132,8 @@ def train(
     Raises
     ------
     ValueError
-        If nothing trains, a number is out of range, a loss or its gradient is not finite, or the
-        checkpoint is of another training.
+        If nothing trains, a number is out of range, a loss or its gradient is not finite (a
+        `Diverged`, then), or the checkpoint is of another training.
 
     References
     ----------
@@ -202,7 +206,7 @@ def train(
 
 def _check_finite(what: str, value: Tensor, step: int, learning_rate: float) -> None:
     if not bool(value.detach().isfinite()):
-        raise ValueError(
+        raise Diverged(
             f"learning_rate: the {what} of step {step} is {value.item()} at a learning rate of "
             f"{learning_rate:g}; take a smaller one"
         )
