@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mercer.cli.adapt_methods import METHODS, attention_inputs, head_of, prepare, stored_bytes
+from mercer.cli.adapt_methods import (
+    METHODS,
+    attention_inputs,
+    head_of,
+    layers_of,
+    prepare,
+    stored_bytes,
+)
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -13,10 +20,10 @@ WIDTH, INNER, LAYERS, WORDS = 32, 64, 2, 50
 RANK, VERA_RANK = 8, 256
 
 
-def bert():
+def bert(width=WIDTH):
     config = transformers.BertConfig(
         vocab_size=WORDS,
-        hidden_size=WIDTH,
+        hidden_size=width,
         num_hidden_layers=LAYERS,
         num_attention_heads=2,
         intermediate_size=INNER,
@@ -84,7 +91,7 @@ def inputs_of(model):
 
 def snnk_numbers(width):
     s = METHODS["snnk"].settings
-    m, r = s["num_features"], s["bottleneck"]
+    m, r = round(s["features_per_width"] * width), s["bottleneck"]
     return r * m + width * r + width
 
 
@@ -102,7 +109,7 @@ def body_of_bert():
 
 
 NUMBERS = {  # of BERT, by hand
-    "snnk": 2 * LAYERS * snnk_numbers(WIDTH),
+    "snnk": LAYERS * snnk_numbers(WIDTH),
     "lora": 2 * LAYERS * RANK * 2 * WIDTH,
     "vera": 2 * LAYERS * (WIDTH + VERA_RANK),
     "bottleneck": 2 * LAYERS * (2 * WIDTH * RANK + RANK + WIDTH),
@@ -184,11 +191,17 @@ def test_what_a_task_stores():
         assert not numbers[method].frozen
     # One pair of factors for all layers, not one each.
     assert sum(t.numel() for t in numbers["vera"].frozen.values()) == 2 * VERA_RANK * WIDTH
-    m = METHODS["snnk"].settings["num_features"]
-    features = 2 * LAYERS * m * (WIDTH + 1)
+    features = LAYERS * round(2 * WIDTH / 3) * (WIDTH + 1)  # directions and offsets
     assert sum(t.numel() for t in numbers["snnk"].frozen.values()) == features
     tensors = {"a": torch.zeros(3, 5), "b": torch.zeros(2, dtype=torch.float64)}
     assert 3 * 5 * 4 + 2 * 8 < stored_bytes(tensors) < 3 * 5 * 4 + 2 * 8 + 200
+
+
+@pytest.mark.parametrize("width", [32, 64, 128])
+def test_snnk_has_at_most_half_of_loras_numbers(width):
+    snnk, lora = (prepare(bert(width), method).num_trainable for method in ("snnk", "lora"))
+    assert snnk == LAYERS * snnk_numbers(width)
+    assert 2 * snnk <= lora == LAYERS * 2 * RANK * 2 * width
 
 
 def test_settings_replace_those_of_the_table():
@@ -213,4 +226,13 @@ def test_models_without_a_place_are_refused():
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
     with pytest.raises(ValueError, match="query and value, q_proj and v_proj"):
         prepare(model, "lora", head=["1"])
+    attention = torch.nn.ModuleDict({"query": model[0], "value": model[1]})
+    with pytest.raises(ValueError, match="no ModuleList"):
+        prepare(attention, "snnk", head=[])
+
+
+def test_places():
     assert attention_inputs(gpt2()) == ["c_attn"]
+    assert layers_of(gpt2()) == ["transformer.h.0", "transformer.h.1"]
+    assert layers_of(vit()) == ["vit.layers.0", "vit.layers.1"]
+    assert layers_of(bert()) == ["bert.encoder.layer.0", "bert.encoder.layer.1"]

@@ -3,7 +3,7 @@
 ================ ============================================= =================================
 method           what is added                                 what trains besides the head
 ================ ============================================= =================================
-``snnk``         an SNNK adapter after each block              its readout and up-projection
+``snnk``         an SNNK adapter after each layer              its readout and up-projection
 ``lora``         low-rank terms on query and value (PEFT)      both factors
 ``vera``         the same with frozen random factors (PEFT)    two vectors a layer
 ``bottleneck``   Linear -> GELU -> Linear after each block     both layers
@@ -12,26 +12,29 @@ method           what is added                                 what trains besid
 ``full``         nothing                                       everything
 ================ ============================================= =================================
 
-A block is attention or the feed-forward part; what is added after it acts on its output before the
-residual sum, and changes nothing until it is trained.
+A layer is attention and feed-forward block with their residual sums; a block is one of the two, and
+what follows it acts before its residual sum. What is added changes nothing until it is trained.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from ..convert.adapt import adapt
+from .._core.counter import CounterGenerator
+from ..convert.adapted import attach
 from ..convert.adapter_places import choose_places
-from ..convert.linear import is_linear
+from ..convert.linear import is_linear, sizes_of
+from ..nn.adapter import SNNKAdapter
 from ..nn.dense_weight import dense_weight
 
 _RANK, _ALPHA = 8, 16  # of LoRA, as in its paper's runs on GLUE
 _VERA_RANK = 256  # PEFT's default
 _BOTTLENECK = 8
-_FEATURES, _SNNK_BOTTLENECK = 256, 4
+# Fewer than half of LoRA's numbers, 16 d a layer, at every width d.
+_FEATURES_PER_WIDTH, _SNNK_BOTTLENECK = 2 / 3, 8
 _ATTENTION_INPUTS = (  # names of query and value, or of what holds both
     ("query", "value"),  # BERT, RoBERTa, older ViT
     ("q_proj", "v_proj"),  # ViT, decoders
@@ -165,8 +168,50 @@ def attention_inputs(model: nn.Module) -> list[str]:
     )
 
 
+def layers_of(model: nn.Module) -> list[str]:
+    """Return the paths of a Transformer's layers: attention and feed-forward block each.
+
+    They are the entries of the outermost lists that hold layers which make queries.
+
+    Raises
+    ------
+    ValueError
+        If the model has none.
+    """
+    queries = attention_inputs(model)[0]
+    lists: list[str] = []
+    for path, module in model.named_modules():
+        inside = any(path.startswith(outer + ".") for outer in lists)
+        if isinstance(module, nn.ModuleList) and not inside:
+            last = {name.rpartition(".")[2] for name, _ in module.named_modules()}
+            lists += [path] if queries in last else []
+    found = [f"{path}.{name}" for path in lists for name, _ in _children(model, path)]
+    if not found:
+        raise ValueError(
+            f"model: {type(model).__name__} has no ModuleList of layers with {queries} in them"
+        )
+    return found
+
+
+def _children(model: nn.Module, path: str) -> Iterable[tuple[str, nn.Module]]:
+    return model.get_submodule(path).named_children()
+
+
 def _snnk(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
-    adapt(model, **settings, inplace=True, generator=seed)
+    settings = dict(settings)
+    share, generator = settings.pop("features_per_width"), CounterGenerator(seed)
+    queries = attention_inputs(model)[0]
+    for path in layers_of(model):
+        width, like = _width(model.get_submodule(path), queries)
+        adapter = SNNKAdapter(width, round(share * width), generator=generator, **settings)
+        attach(model, path, adapter.to(like))
+
+
+def _width(layer: nn.Module, queries: str) -> tuple[int, Tensor]:
+    """Length of the vectors that a Transformer's layer reads and returns, and a weight of it."""
+    path = next(name for name, _ in layer.named_modules() if name.rpartition(".")[2] == queries)
+    linear = layer.get_submodule(path)
+    return sizes_of(linear)[0], next(linear.parameters())
 
 
 def _bottleneck(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
@@ -227,10 +272,9 @@ METHODS: dict[str, Method] = {
         Method(
             "snnk",
             "SNNK adapter (Mercer)",
-            (1e-3, 2e-3, 4e-3, 8e-3),
+            (2e-3, 4e-3, 8e-3, 1.6e-2),
             {
-                "where": "both",
-                "num_features": _FEATURES,
+                "features_per_width": _FEATURES_PER_WIDTH,
                 "bottleneck": _SNNK_BOTTLENECK,
                 "activation": "gelu",
             },
