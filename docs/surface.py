@@ -32,9 +32,14 @@ def rooms() -> list[str]:
 
 
 def public_names(room: str) -> list[str]:
-    """Return what a room re-exports by ``from .file import Name as Name``, sorted."""
+    """Return what a room re-exports by ``from .file import Name as Name``, sorted.
+
+    What a room imports only when it is asked for stands under ``if typing.TYPE_CHECKING``.
+    """
     tree = ast.parse((SOURCE / room / "__init__.py").read_text(encoding="utf-8"))
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
+    lazy = [node.body for node in tree.body if isinstance(node, ast.If)]
+    nodes = [*tree.body, *(node for body in lazy for node in body)]
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
     return sorted(
         alias.name for node in imports for alias in node.names if alias.asname == alias.name
     )

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 peft = pytest.importorskip("peft")
 
-from mercer.convert import SNNKConfig, SNNKModel  # noqa: E402
+from mercer.convert import SNNKConfig  # noqa: E402
+from mercer.convert.peft import SNNKModel  # noqa: E402
 from mercer.convert.peft_layer import SNNKLayer  # noqa: E402
 from mercer.nn import SNNKAdapter  # noqa: E402
 from tests.convert.models import same, snapshot  # noqa: E402

@@ -56,7 +56,7 @@ def test_registering_twice_changes_nothing():
 def test_importing_the_room_does_not_import_peft():
     code = "import mercer.convert, sys; print('peft' in sys.modules, 'transformers' in sys.modules)"
     assert run(code).stdout.split() == ["False", "False"]
-    assert {"SNNKConfig", "SNNKModel"} <= set(dir(mercer.convert))
+    assert "SNNKConfig" in dir(mercer.convert)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = mercer.convert.nothing
 

@@ -23,7 +23,7 @@ Which one should I use?
 ==================== ====================================================================
 """
 
-from typing import TYPE_CHECKING, Any
+import typing
 
 from .adapt import adapt as adapt
 from .adapted import Adapted as Adapted
@@ -50,14 +50,13 @@ from .uptrained import Trial as Trial
 from .uptrained import Uptrained as Uptrained
 from .uptrained import UptrainReport as UptrainReport
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from .peft import SNNKConfig as SNNKConfig
-    from .peft import SNNKModel as SNNKModel
 
-_FROM_PEFT = ("SNNKConfig", "SNNKModel")
+_FROM_PEFT = ("SNNKConfig",)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     """Import what needs PEFT when it is asked for."""
     if name in _FROM_PEFT:
         from . import peft

@@ -1,6 +1,7 @@
 """What a PEFT adapter made of scalable neural network kernels is built from."""
 
 from dataclasses import dataclass
+from typing import final
 
 from peft import PeftConfig
 
@@ -14,6 +15,7 @@ from .peft_registration import PEFT_TYPE, add_peft_type
 PLACEMENTS = ("adapter", "replacement")
 
 
+@final
 @dataclass
 class SNNKConfig(PeftConfig):
     r"""Settings of an SNNK adapter for PEFT.
@@ -70,6 +72,13 @@ class SNNKConfig(PeftConfig):
         Seed of all draws; every module has a stream of its own, found from its name.
     algorithm_version : int
         Version of the draws; written to files.
+    task_type : str, optional
+        PEFT's name of the task, such as ``"SEQ_CLS"``, which brings the head of the model into
+        ``modules_to_save``.
+    inference_mode : bool, default False
+        Whether the adapter is frozen too.
+    peft_type, peft_version, base_model_name_or_path, revision, auto_mapping : optional
+        What PEFT notes in files.
 
     Raises
     ------
