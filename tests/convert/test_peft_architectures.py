@@ -143,7 +143,7 @@ def test_what_multi_head_attention_does_not_call_is_refused():
 
 
 def test_targets_inside_one_another_are_refused():
-    message = r"'blocks.0.mlp.fc2' is inside 'blocks.0.mlp', a"
+    message = r"'blocks.0.mlp.fc2' is inside 'blocks.0.mlp', which is a target too"
     with pytest.raises(ValueError, match=message):
         peft.get_peft_model(build("timm"), SNNKConfig(target_modules=["mlp", "fc2"], **SMALL))
 

@@ -88,10 +88,20 @@ class SNNKConfig(PeftConfig):
 
     Examples
     --------
+    A longer one, with saving and loading, is in `mercer.convert.peft`.
+
+    >>> import torch
+    >>> from peft import get_peft_model
     >>> from mercer.convert import SNNKConfig
-    >>> config = SNNKConfig(num_features=32, target_modules=["output.dense"])
-    >>> config.placement, config.save_projection
-    ('adapter', True)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.GELU(), torch.nn.Linear(8, 3))
+    >>> x = torch.ones(2, 4)
+    >>> before = model(x)
+    >>> config = SNNKConfig(num_features=16, bottleneck=2, target_modules=["0"])
+    >>> model = get_peft_model(model, config)
+    >>> bool((model(x) == before).all())
+    True
+    >>> model.print_trainable_parameters()
+    trainable params: 56 || all params: 123 || trainable%: 45.5285
     """
 
     num_features: int = 64

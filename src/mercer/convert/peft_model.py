@@ -69,15 +69,15 @@ class SNNKModel(BaseTuner):
         if str(peft_config.target_modules).lower() == "all-linear":
             return  # leaves only
         found: list[str] = []
-        for name, module in model.named_modules():
+        for name, _ in model.named_modules():
             outer = next((each for each in found if name.startswith(f"{each}.")), None)
             if outer is None or isinstance(model.get_submodule(outer), BaseTunerLayer):
                 if name and self._check_target_module_exists(peft_config, name):
                     found.append(name)
             elif self._check_target_module_exists(peft_config, name):
                 raise ValueError(
-                    f"target_modules: {name!r} is inside {outer!r}, a {type(module).__name__} and "
-                    "a target too; expected targets apart from one another"
+                    f"target_modules: {name!r} is inside {outer!r}, which is a target too; "
+                    "expected targets apart from one another"
                 )
 
     def _create_and_replace(
@@ -95,7 +95,8 @@ class SNNKModel(BaseTuner):
         if isinstance(parent, nn.MultiheadAttention):
             raise ValueError(
                 f"target_modules: {name!r} is a part of an nn.MultiheadAttention, which reads its "
-                f"weight and does not call it; expected {name.rpartition('.')[0]!r}"
+                f"weight and does not call it; expected {name.rpartition('.')[0]!r}, or this name "
+                "in exclude_modules"
             )
         if isinstance(target, SNNKLayer):
             target.update_layer(adapter_name, peft_config, name)
