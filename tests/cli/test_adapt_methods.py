@@ -9,6 +9,7 @@ from mercer.cli.adapt_methods import (
     attention_inputs,
     head_of,
     layers_of,
+    norms_of,
     prepare,
     stored_bytes,
 )
@@ -109,7 +110,7 @@ def body_of_bert():
 
 
 NUMBERS = {  # of BERT, by hand
-    "snnk": LAYERS * snnk_numbers(WIDTH),
+    "snnk": 2 * LAYERS * snnk_numbers(WIDTH),
     "lora": 2 * LAYERS * RANK * 2 * WIDTH,
     "vera": 2 * LAYERS * (WIDTH + VERA_RANK),
     "bottleneck": 2 * LAYERS * (2 * WIDTH * RANK + RANK + WIDTH),
@@ -191,7 +192,7 @@ def test_what_a_task_stores():
         assert not numbers[method].frozen
     # One pair of factors for all layers, not one each.
     assert sum(t.numel() for t in numbers["vera"].frozen.values()) == 2 * VERA_RANK * WIDTH
-    features = LAYERS * round(2 * WIDTH / 3) * (WIDTH + 1)  # directions and offsets
+    features = 2 * LAYERS * round(2 * WIDTH / 3) * (WIDTH + 1)  # directions and offsets
     assert sum(t.numel() for t in numbers["snnk"].frozen.values()) == features
     tensors = {"a": torch.zeros(3, 5), "b": torch.zeros(2, dtype=torch.float64)}
     assert 3 * 5 * 4 + 2 * 8 < stored_bytes(tensors) < 3 * 5 * 4 + 2 * 8 + 200
@@ -200,7 +201,7 @@ def test_what_a_task_stores():
 @pytest.mark.parametrize("width", [32, 64, 128])
 def test_snnk_has_at_most_half_of_loras_numbers(width):
     snnk, lora = (prepare(bert(width), method).num_trainable for method in ("snnk", "lora"))
-    assert snnk == LAYERS * snnk_numbers(width)
+    assert snnk == 2 * LAYERS * snnk_numbers(width)
     assert 2 * snnk <= lora == LAYERS * 2 * RANK * 2 * width
 
 
@@ -236,3 +237,11 @@ def test_places():
     assert layers_of(gpt2()) == ["transformer.h.0", "transformer.h.1"]
     assert layers_of(vit()) == ["vit.layers.0", "vit.layers.1"]
     assert layers_of(bert()) == ["bert.encoder.layer.0", "bert.encoder.layer.1"]
+    assert norms_of(gpt2())[:2] == [
+        ("transformer.h.0.ln_1", WIDTH),
+        ("transformer.h.0.ln_2", WIDTH),
+    ]
+    ends = ("attention.output.LayerNorm", "output.LayerNorm")
+    layers = [f"bert.encoder.layer.{i}." for i in range(LAYERS)]
+    assert norms_of(bert()) == [(layer + end, WIDTH) for layer in layers for end in ends]
+    assert len(norms_of(vit())) == len(norms_of(distilbert())) == 2 * LAYERS

@@ -3,7 +3,7 @@
 ================ ============================================= =================================
 method           what is added                                 what trains besides the head
 ================ ============================================= =================================
-``snnk``         an SNNK adapter after each layer              its readout and up-projection
+``snnk``         an SNNK adapter after each layer norm         its readout and up-projection
 ``lora``         low-rank terms on query and value (PEFT)      both factors
 ``vera``         the same with frozen random factors (PEFT)    two vectors a layer
 ``bottleneck``   Linear -> GELU -> Linear after each block     both layers
@@ -12,11 +12,11 @@ method           what is added                                 what trains besid
 ``full``         nothing                                       everything
 ================ ============================================= =================================
 
-A layer is attention and feed-forward block with their residual sums; a block is one of the two, and
-what follows it acts before its residual sum. What is added changes nothing until it is trained.
+A block is attention or the feed-forward part; what follows it acts before its residual sum. What is
+added changes nothing until it is trained.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -34,7 +34,7 @@ _RANK, _ALPHA = 8, 16  # of LoRA, as in its paper's runs on GLUE
 _VERA_RANK = 256  # PEFT's default
 _BOTTLENECK = 8
 # Fewer than half of LoRA's numbers, 16 d a layer, at every width d.
-_FEATURES_PER_WIDTH, _SNNK_BOTTLENECK = 2 / 3, 8
+_FEATURES_PER_WIDTH, _SNNK_BOTTLENECK = 2 / 3, 4
 _ATTENTION_INPUTS = (  # names of query and value, or of what holds both
     ("query", "value"),  # BERT, RoBERTa, older ViT
     ("q_proj", "v_proj"),  # ViT, decoders
@@ -185,7 +185,9 @@ def layers_of(model: nn.Module) -> list[str]:
         if isinstance(module, nn.ModuleList) and not inside:
             last = {name.rpartition(".")[2] for name, _ in module.named_modules()}
             lists += [path] if queries in last else []
-    found = [f"{path}.{name}" for path in lists for name, _ in _children(model, path)]
+    found = [
+        f"{path}.{name}" for path in lists for name, _ in model.get_submodule(path).named_children()
+    ]
     if not found:
         raise ValueError(
             f"model: {type(model).__name__} has no ModuleList of layers with {queries} in them"
@@ -193,25 +195,33 @@ def layers_of(model: nn.Module) -> list[str]:
     return found
 
 
-def _children(model: nn.Module, path: str) -> Iterable[tuple[str, nn.Module]]:
-    return model.get_submodule(path).named_children()
+def norms_of(model: nn.Module) -> list[tuple[str, int]]:
+    """Return the paths and widths of the normalisations in a Transformer's layers.
+
+    With normalisation last (BERT) their outputs are the residual stream, with normalisation first
+    (ViT, GPT-2) what the blocks read of it; those of single heads do not count.
+    """
+    queries = attention_inputs(model)[0]
+    found = []
+    for path in layers_of(model):
+        layer = model.get_submodule(path)
+        linear = next(m for n, m in layer.named_modules() if n.rpartition(".")[2] == queries)
+        width, _ = sizes_of(linear)
+        for name, module in layer.named_modules():
+            weight = getattr(module, "weight", None)
+            if type(module).__name__.lower().endswith("norm") and isinstance(weight, Tensor):
+                found += [(f"{path}.{name}", width)] if weight.shape == (width,) else []
+    if not found:
+        raise ValueError(f"model: the layers of {type(model).__name__} hold no normalisation")
+    return found
 
 
 def _snnk(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
     settings = dict(settings)
     share, generator = settings.pop("features_per_width"), CounterGenerator(seed)
-    queries = attention_inputs(model)[0]
-    for path in layers_of(model):
-        width, like = _width(model.get_submodule(path), queries)
+    for path, width in norms_of(model):
         adapter = SNNKAdapter(width, round(share * width), generator=generator, **settings)
-        attach(model, path, adapter.to(like))
-
-
-def _width(layer: nn.Module, queries: str) -> tuple[int, Tensor]:
-    """Length of the vectors that a Transformer's layer reads and returns, and a weight of it."""
-    path = next(name for name, _ in layer.named_modules() if name.rpartition(".")[2] == queries)
-    linear = layer.get_submodule(path)
-    return sizes_of(linear)[0], next(linear.parameters())
+        attach(model, path, adapter.to(next(model.get_submodule(path).parameters())))
 
 
 def _bottleneck(model: nn.Module, settings: Mapping[str, Any], seed: int) -> None:
@@ -272,7 +282,7 @@ METHODS: dict[str, Method] = {
         Method(
             "snnk",
             "SNNK adapter (Mercer)",
-            (2e-3, 4e-3, 8e-3, 1.6e-2),
+            (1e-3, 2e-3, 4e-3, 8e-3),
             {
                 "features_per_width": _FEATURES_PER_WIDTH,
                 "bottleneck": _SNNK_BOTTLENECK,
