@@ -169,6 +169,9 @@ def test_a_width_that_the_module_does_not_tell():
     model = build("timm")
     model = peft.get_peft_model(model, SNNKConfig(target_modules=["act"], width=48, **SMALL))
     assert [layer.mercer_snnk_branch["default"].width for layer in layers(model)] == [48, 48]
+    wrong = SNNKConfig(target_modules=["act"], width=32, **SMALL)
+    with pytest.raises(ValueError, match=r"width \(the targeted module's output\): expected .*32"):
+        logits(peft.get_peft_model(build("timm"), wrong), "timm")
 
 
 def test_modules_that_return_no_tensor_are_refused():

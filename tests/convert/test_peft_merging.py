@@ -9,7 +9,8 @@ from torch import nn
 peft = pytest.importorskip("peft")
 
 from mercer.convert import SNNKConfig  # noqa: E402
-from mercer.convert.peft_layer import SNNKLayer, WithBranches  # noqa: E402
+from mercer.convert.peft_layer import SNNKLayer  # noqa: E402
+from mercer.convert.peft_plain import WithBranches  # noqa: E402
 from tests.convert.models import same, snapshot  # noqa: E402
 from tests.convert.peft_models import build, logits, stir  # noqa: E402
 

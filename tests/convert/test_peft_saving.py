@@ -177,6 +177,25 @@ def test_stored_features_count_and_not_the_seed(tmp_path):
     assert torch.equal(logits(loaded), logits(model))
 
 
+def test_features_are_not_drawn_for_modules_of_other_names(tmp_path):
+    """Such a draw would be another one, and the answers wrong without a word."""
+    for stored in (True, False):
+        options = {"target_modules": ["mlp.fc2"], "save_projection": stored}
+        adapted("timm", **options).save_pretrained(tmp_path / str(stored))
+    config = json.loads((tmp_path / "False" / "adapter_config.json").read_text())
+    assert config["drawn_for"] == ["blocks.0.mlp.fc2", "blocks.1.mlp.fc2"]
+    assert json.loads((tmp_path / "True" / "adapter_config.json").read_text())["drawn_for"] is None
+    peft.PeftModel.from_pretrained(build("timm"), tmp_path / "False")
+    renamed = nn.ModuleDict({"stages": build("timm").blocks})
+    with pytest.raises(ValueError, match=r"such as 'blocks.0.mlp.fc2'; this model has 'stages.0"):
+        peft.PeftModel.from_pretrained(renamed, tmp_path / "False")
+    # A config that was not loaded serves one model after the other.
+    config = SNNKConfig(**SMALL, target_modules=["mlp.fc2"], save_projection=False)
+    for model in (build("timm"), nn.ModuleDict({"stages": build("timm").blocks})):
+        peft.get_peft_model(model, config)
+    assert config.to_dict()["drawn_for"] == ["stages.0.mlp.fc2", "stages.1.mlp.fc2"]
+
+
 def test_every_module_has_its_own_draw():
     first, again, other = adapted(), adapted(), adapted(seed=1)
     assert len({tuple(rows.flatten().tolist()) for rows in features(first)}) == MODULES

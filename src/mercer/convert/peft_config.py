@@ -1,7 +1,7 @@
 """What a PEFT adapter made of scalable neural network kernels is built from."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from peft import PeftConfig
 
@@ -72,6 +72,8 @@ class SNNKConfig(PeftConfig):
         Seed of all draws; every module has a stream of its own, found from its name.
     algorithm_version : int
         Version of the draws; written to files.
+    drawn_for : list of str, optional
+        The modules whose features a file leaves out; written to files, and checked on loading.
     task_type : str, optional
         PEFT's name of the task, such as ``"SEQ_CLS"``, which brings the head of the model into
         ``modules_to_save``.
@@ -123,11 +125,13 @@ class SNNKConfig(PeftConfig):
     save_projection: bool = True
     seed: int = 0
     algorithm_version: int = CounterGenerator.algorithm_version
+    drawn_for: list[str] | None = None
 
     def __post_init__(self) -> None:
         """Check the values, and give them the types that PEFT works on."""
         super().__post_init__()
         self.peft_type = add_peft_type(PEFT_TYPE)
+        self._drawn: list[str] = []  # in the model at hand; a config may serve several in turn
         for name in ("target_modules", "exclude_modules"):
             if isinstance(getattr(self, name), list):
                 setattr(self, name, set(getattr(self, name)))
@@ -166,3 +170,31 @@ class SNNKConfig(PeftConfig):
                 f"algorithm_version: the adapter was made by a newer Mercer, with draws of version "
                 f"{self.algorithm_version}; this one knows up to {known}. Update Mercer"
             )
+
+    def forget_draws(self) -> None:
+        """Start with another model."""
+        self._drawn.clear()
+
+    def note_draw(self, name: str) -> None:
+        """Note a module whose features are drawn.
+
+        Raises
+        ------
+        ValueError
+            If the config is from a file that leaves features out, and that were drawn for modules
+            of other names: these would be others, and the answers wrong without an error.
+        """
+        if not self.save_projection and self.drawn_for is not None and name not in self.drawn_for:
+            raise ValueError(
+                f"save_projection: the file holds no features, they are drawn from the names of "
+                f"modules, such as {min(self.drawn_for, default='none')!r}; this model has "
+                f"{name!r}. Expected the model that was trained, in a version with the same names"
+            )
+        self._drawn.append(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as a dictionary, for a file."""
+        values = super().to_dict()
+        if not self.save_projection and self._drawn:
+            values["drawn_for"] = sorted(set(self._drawn))
+        return values

@@ -1,7 +1,7 @@
-"""A module with SNNK adapters on it: as PEFT keeps it, and without PEFT once they are final."""
+"""A module with named SNNK adapters on it, as PEFT keeps them."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -11,67 +11,11 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from .._core.counter import CounterGenerator
-from ..nn import SNNKAdapter
 from ..nn.dense_weight import dense_weight
-from .peft_branch import SNNKBranch, keep_features, make_branch, stream_of
+from .peft_branch import make_branch, stream_of
 from .peft_config import SNNKConfig
+from .peft_plain import WithBranches, add_branches, first_tensor, forwarded, layer_input, with_first
 from .peft_targets import output_width
-
-_Input = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-def _first(output: Any, base: nn.Module) -> Tensor:
-    """Return the tensor that a module's output is or begins with."""
-    y = output[0] if isinstance(output, tuple) and output else output
-    if isinstance(y, Tensor) and y.is_floating_point():
-        return y
-    raise TypeError(
-        "target_modules: an adapter follows a module that returns a floating-point tensor, or a "
-        f"tuple that begins with one; {type(base).__name__} returned {type(output).__name__}"
-    )
-
-
-def _with_first(output: Any, y: Tensor) -> Any:
-    """Put another tensor in the place of the one that an output is or begins with."""
-    if not isinstance(output, tuple):
-        return y
-    if hasattr(output, "_fields"):
-        return type(output)(y, *output[1:])
-    return (y, *output[1:])
-
-
-def _input(call: _Input) -> Tensor:
-    """Return what a linear layer was called on, whatever it was called by."""
-    return call[0][0] if call[0] else next(iter(call[1].values()))
-
-
-def _add(branches: Iterable[nn.Module], h: Tensor, call: _Input) -> Tensor:
-    """Add branches of a layer's input, and then those of what has become its output.
-
-    Branches compute in the dtype of their own weights. Several of one kind see the same tensor,
-    so that their order does not matter.
-    """
-    dtype, after = h.dtype, []
-    for branch in branches:
-        if isinstance(branch, SNNKBranch):
-            h = h + branch(_input(call).to(branch.snnk.weight.dtype)).to(dtype)
-        elif isinstance(branch, SNNKAdapter):
-            after.append(branch)
-    if not after:
-        return h
-    wide = h.to(after[0].snnk.weight.dtype)
-    total = after[0].branch(wide)
-    for branch in after[1:]:
-        total = total + branch.branch(wide.to(branch.snnk.weight.dtype)).to(total.dtype)
-    return (wide + total).to(dtype)
-
-
-def _forwarded(wrapper: nn.Module, base: str, name: str) -> Any:
-    """Look an attribute up in the wrapped module, as models do that read ``layer.weight``."""
-    inner = wrapper.__dict__.get("_modules", {}).get(base)
-    if inner is None or name == "_hf_hook":  # a hook of the module inside is its own business
-        raise AttributeError(f"{type(wrapper).__name__!r} object has no attribute {name!r}")
-    return getattr(inner, name)
 
 
 @final
@@ -148,12 +92,14 @@ class SNNKLayer(nn.Module, BaseTunerLayer):  # pyright: ignore[reportIncompatibl
         names = [name for name in dict.fromkeys(names) if name in self.mercer_snnk_branch]
         if not names:
             return output
-        y, call = _first(output, self.base_layer), (args, kwargs)
+        y, call = first_tensor(output, self.base_layer), (args, kwargs)
         for name in names:
             if name in self.mercer_snnk_down and name not in self.merged_adapters:
                 down, up = self.mercer_snnk_down[name], self.mercer_snnk_up[name]
-                y = y + F.linear(F.linear(_input(call).to(down.dtype), down), up).to(y.dtype)
-        return _with_first(output, _add([self.mercer_snnk_branch[n] for n in names], y, call))
+                y = y + F.linear(F.linear(layer_input(call).to(down.dtype), down), up).to(y.dtype)
+        return with_first(
+            output, add_branches([self.mercer_snnk_branch[n] for n in names], y, call)
+        )
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """Return what an adapter's linear part adds to the weight, in the weight's layout."""
@@ -264,38 +210,4 @@ class SNNKLayer(nn.Module, BaseTunerLayer):  # pyright: ignore[reportIncompatibl
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return _forwarded(self, "base_layer", name)
-
-
-@final
-class WithBranches(nn.Module):
-    """A module with SNNK branches that PEFT has let go: what ``merge_and_unload()`` leaves.
-
-    Parameters
-    ----------
-    base : Module
-        The module.
-    branches : list of Module
-        What is added to its output.
-    """
-
-    def __init__(self, base: nn.Module, branches: list[nn.Module]) -> None:
-        super().__init__()
-        self.base = base
-        self.branches = nn.ModuleList(branches)
-        for branch in branches:
-            keep_features(branch, True)
-        self.train(base.training)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module and add the branches."""
-        output = self.base(*args, **kwargs)
-        y = _add(self.branches, _first(output, self.base), (args, kwargs))
-        return _with_first(output, y)
-
-    def __getattr__(self, name: str) -> Any:
-        """Look up in the wrapped module what is not here."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return _forwarded(self, "base", name)
+            return forwarded(self, "base_layer", name)

@@ -39,6 +39,8 @@ class SNNKModel(BaseTuner):
         self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any
     ) -> None:
         """Put an adapter into a model, and keep torch from paths that would pass it by."""
+        config: Any = self.peft_config[adapter_name]
+        config.forget_draws()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         paths = fused_paths(model)
         if "_fused" not in vars(self):
@@ -98,6 +100,7 @@ class SNNKModel(BaseTuner):
                 f"weight and does not call it; expected {name.rpartition('.')[0]!r}, or this name "
                 "in exclude_modules"
             )
+        peft_config.note_draw(name)
         if isinstance(target, SNNKLayer):
             target.update_layer(adapter_name, peft_config, name)
             return
