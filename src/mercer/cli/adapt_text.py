@@ -127,8 +127,8 @@ class AdaptJob:
             }
         prefix = f"MODEL: cannot load {self._name} as a classifier: "
         with (
-            user_errors(OSError, ValueError, KeyError, prefix=prefix),
             torch.random.fork_rng(devices=[]),
+            user_errors(OSError, ValueError, KeyError, prefix=prefix),
         ):
             torch.manual_seed(seed)  # of the numbers of a new head
             model, info = kind.from_pretrained(
