@@ -58,6 +58,7 @@ def findings():
             "model": "models/MiniLM",
             "keep": 0.5,
             "curve": [0.25, 0.5],
+            "uptrain": 0,
             "seed": 3,
             "data": "a.tsv",
             "out": "out",
@@ -69,6 +70,7 @@ def findings():
         "timed": "one forward pass of 32 texts of 64 tokens",
         "dense": {"score": 0.93},
         "curve": [entry(0.25), entry(0.5)],
+        "uptrained": None,
         "closed_form": None,
         "seconds": 12.3,
     }

@@ -38,6 +38,9 @@ class Bundle:
     keep: Annotated[float, arg(metavar="SHARE")] = 0.5
     """Share of the numbers stored in each feed-forward block that the saved model keeps."""
 
+    uptrain: Annotated[int, arg(metavar="STEPS")] = 0
+    """Steps for which the model of --keep is trained, without labels, to match the dense one."""
+
     curve: Annotated[tuple[float, ...], arg(metavar="SHARE")] = _CURVE
     """Shares that are measured besides --keep; none to measure that one only."""
 
@@ -97,6 +100,8 @@ class Bundle:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')}: expected at least 1, got {value}")
+        if self.uptrain < 0:
+            raise UserError(f"--uptrain: expected a number of steps, got {self.uptrain}")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed: expected 0 to {2**32 - 1}, got {self.seed}")
         if self.model == "digits" and self.data is not None:
@@ -138,20 +143,22 @@ class Bundle:
         environment = describe_environment()
         # Whatever a result depends on; the number of threads changes the last digits.
         inputs = {"versions": environment, "seed": self.seed, **job.inputs}
-        key = key_of({**inputs, "keeps": keeps, "keep": self.keep})
+        key = key_of({**inputs, "keeps": keeps, "keep": self.keep, "uptrain": self.uptrain})
         out = OutFolder(self._out(), self.resume)
         if self.resume and out.published(key):
             findings = json.loads((out.path / "report.json").read_text(encoding="utf-8"))
             print_findings(findings, self._out())
             return
-        with StepBar(total=len(keeps) + job.other_steps) as bar:
-            found, saved = job.run(keeps, self.keep, inputs, out.steps, bar)
+        total = len(keeps) + job.other_steps + bool(self.uptrain)
+        with StepBar(total=total) as bar:
+            found, saved = job.run(keeps, self.keep, inputs, out.steps, bar, self.uptrain)
         findings = {
             "command": "bundle",
             "settings": {
                 "model": self.model,
                 "keep": self.keep,
                 "curve": keeps,
+                "uptrain": self.uptrain,
                 "seed": self.seed,
                 "data": None if self.data is None else str(self.data),
                 "out": str(self._out()),

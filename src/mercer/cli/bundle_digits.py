@@ -11,9 +11,10 @@ from torch import nn
 from ..datasets import Split, digits
 from .step_bar import StepBar
 from .steps import Steps
-from .sweep import Subject, finite, refuse_unsuitable, sweep
+from .sweep import MODEL_FOLDER, Subject, finite, refuse_unsuitable, sweep
 from .timing import interleaved
 from .train_mlp import EPOCHS, WIDTH, train_mlp, untrained_mlp
+from .uptrain_step import uptrain_step
 
 _WEIGHTS = "mlp.safetensors"
 
@@ -106,22 +107,30 @@ class DigitsJob:
         inputs: dict[str, Any],
         steps: Steps,
         bar: StepBar,
+        uptrain: int = 0,
     ) -> tuple[dict[str, Any], Path]:
         """Return the findings and the saved model; see `sweep` for the arguments."""
         split = digits()
         bar.begin("training")
         model, dense = _trained(split, inputs, self._seed, steps, bar.shown)
+        # Calibration needs no labels, and more rows make a better fit than fewer.
+        calibrate = torch.cat([split.train.x, split.calibration.x])
         subject = Subject(
             inputs=inputs,
             model=model,
-            # Calibration needs no labels, and more rows make a better fit than fewer.
-            calibrate=torch.cat([split.train.x, split.calibration.x]),
+            calibrate=calibrate,
             dense=dense,
             score=lambda module: _scored(module, split),
             forward=lambda module: module(split.test.x),
+            distil=calibrate,
             save=lambda bundled, folder: bundled.save_pretrained(folder),
         )
-        curve, saved = sweep(subject, keeps, keep, self._seed, steps, bar)
+        curve, saved = sweep(subject, keeps, keep, self._seed, steps, bar, save=not uptrain)
+        uptrained = None
+        if uptrain:
+            bar.begin("uptraining")
+            step = uptrain_step(subject, keep, uptrain, self._seed, steps, bar.shown)
+            uptrained, saved = step[0], step[1] / MODEL_FOLDER
         bar.begin("closed form")
         closed_form = _closed_form(split, inputs, self._seed, steps, model)
         findings = {
@@ -147,6 +156,7 @@ class DigitsJob:
             "timed": f"one forward pass of the {len(split.test)} test images",
             "dense": {"score": dense["score"]},
             "curve": curve,
+            "uptrained": uptrained,
             "closed_form": closed_form,
         }
         return findings, saved

@@ -17,6 +17,14 @@ _MEASURED = (
     "its replacement explains, on calibration rows that were held out of the fit. Where blocks "
     "follow each other, the linear layer that they share counts once in the sum."
 )
+_UPTRAINED = (
+    "The bundled model was trained, without labels, to give what the dense model gives: the "
+    "outputs of the blocks, and of the whole model. The loss is the squared distance of each, "
+    "divided by its variance, and for hidden states also one minus the cosine of their means. "
+    "Embedding tables stayed as they were. Every eighth batch of the calibration texts or rows "
+    "was held out; the learning rate is the best of short trials on it. What is measured in the "
+    "summary took part in neither."
+)
 _CLOSED_FORM = (
     "The fully bundled network: the same depth, widths and activation, but its hidden layers are "
     "random features that are never trained, and its last matrix is the solution of one ridge "
@@ -27,6 +35,13 @@ _CLOSED_FORM = (
 
 def _chosen(findings: dict[str, Any]) -> dict[str, Any]:
     return next(e for e in findings["curve"] if e["keep"] == findings["settings"]["keep"])
+
+
+def _saved(findings: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the entry of the saved model, and its name among the times."""
+    if findings["uptrained"] is not None:
+        return findings["uptrained"], "uptrained"
+    return _chosen(findings), "bundled"
 
 
 def _unit(largest: float) -> tuple[float, str]:
@@ -72,7 +87,15 @@ def _draw_scores(ax: Any, findings: dict[str, Any]) -> None:
     dense = (curve[0]["model_before"] / scale, factor * findings["dense"]["score"])
     ax.plot(*dense, "s", color="C1", label="dense", zorder=3)
     ax.axhline(dense[1], color="C1", linewidth=0.8, linestyle="--")
-    solved = findings["closed_form"]
+    uptrained, solved = findings["uptrained"], findings["closed_form"]
+    if uptrained is not None:
+        x, y = uptrained["model_after"] / scale, factor * uptrained["score"]
+        bounds = [factor * bound for bound in uptrained["interval"]]
+        ends = [[max(y - bounds[0], 0)], [max(bounds[1] - y, 0)]]
+        ax.errorbar(
+            [x], [y], yerr=ends, marker="*", markersize=11, capsize=3, color="C3",
+            linestyle="none", label="uptrained", zorder=4,
+        )  # fmt: skip
     if solved is not None:
         place = (solved["stored"] / scale, factor * solved["score"])
         ax.plot(*place, "D", color="C2", label="closed form", zorder=3)
@@ -86,6 +109,8 @@ def _draw_scores(ax: Any, findings: dict[str, Any]) -> None:
 
 def _draw_speed(ax: Any, findings: dict[str, Any]) -> None:
     entries = [(f"keep {e['keep']:g}", e, "bundled") for e in findings["curve"]]
+    if findings["uptrained"] is not None:
+        entries.append(("uptrained", findings["uptrained"], "uptrained"))
     if findings["closed_form"] is not None:
         entries.append(("closed form", findings["closed_form"], "solved"))
     names = [name for name, _, _ in entries]
@@ -145,7 +170,7 @@ def _add_blocks(page: Page, findings: dict[str, Any]) -> None:
             ]
             for block in blocks
         ],
-        caption=f"The blocks of the saved model (keep {chosen['keep']:g}).",
+        caption=f"The bundled blocks at keep {chosen['keep']:g}.",
     )
     rows = _grouped(chosen["skipped"])
     if rows:
@@ -157,6 +182,72 @@ def _add_blocks(page: Page, findings: dict[str, Any]) -> None:
         )
     else:
         page.paragraph("No linear layer was left out.")
+
+
+def _draw_losses(ax: Any, findings: dict[str, Any]) -> None:
+    uptrained = findings["uptrained"]
+    ax.plot(*zip(*uptrained["losses"], strict=True), label="training batches")
+    ends = [uptrained[when]["loss"] for when in ("before", "after")]
+    ax.plot((0, uptrained["steps"]), ends, "s", color="C1", label="held-out batches", zorder=3)
+    ax.set_ylim(bottom=0)
+    ax.set_title("Distance to the dense model")
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss")
+    ax.legend()
+
+
+def _add_uptraining(page: Page, findings: dict[str, Any]) -> None:
+    uptrained, percent = findings["uptrained"], findings["metric"]["percent"]
+    if uptrained is None:
+        return
+    page.heading("Uptraining")
+    page.paragraph(_UPTRAINED)
+    page.figure(
+        lambda ax: _draw_losses(ax, findings),
+        f"The loss over {uptrained['steps']:,} steps, one batch each, with a learning rate of up "
+        f"to {uptrained['learning_rate']:g}, and on {uptrained['held_out']} held-out batches "
+        "before and after.",
+    )
+    chosen, dense = _chosen(findings), findings["dense"]["score"]
+    before, after = uptrained["before"], uptrained["after"]
+    page.table(
+        ["", "before", "after"],
+        [
+            [
+                findings["metric"]["name"],
+                *(shown_score(entry["score"], percent) for entry in (chosen, uptrained)),
+            ],
+            [
+                "difference to dense (95 %)" if percent else "95 % interval",
+                *(shown_interval(entry, dense, percent) for entry in (chosen, uptrained)),
+            ],
+            *(
+                [
+                    [name, *(f"{entry['extra'][name]:.4f}" for entry in (chosen, uptrained))]
+                    for name in sorted(chosen["extra"])
+                ]
+            ),
+            [
+                "output off by, share of its variance, held out",
+                *(f"{entry['output']:.4f}" for entry in (before, after)),
+            ],
+            [
+                "cosine of outputs, held out",
+                *(f"{entry['cosine']:.4f}" for entry in (before, after)),
+            ],
+        ],
+        caption=f"The model of keep {uptrained['keep']:g} before and after; uptraining took "
+        f"{uptrained['seconds']:.0f} s, the trials of learning rates included.",
+    )
+    if uptrained["trials"]:
+        page.table(
+            ["learning rate", "held-out loss of its trial"],
+            [
+                [f"{rate:g}", "–" if loss is None else f"{loss:.4f}"]
+                for rate, loss in uptrained["trials"]
+            ],
+            caption="Each trial starts from the bundled model and runs a twentieth of the steps.",
+        )
 
 
 def _add_closed_form(page: Page, findings: dict[str, Any]) -> None:
@@ -195,7 +286,7 @@ def _add_use(page: Page, findings: dict[str, Any]) -> None:
         lines.append(f"tokenizer = AutoTokenizer.from_pretrained({folder!r})")
     page.heading("Use the result")
     page.code("\n".join(lines))
-    reload = _chosen(findings)["reload"]
+    reload = _saved(findings)[0]["reload"]
     page.paragraph(
         "Loading runs no code from the folder. The saved model was loaded again here and its "
         "outputs compared with those of the model in memory: "
@@ -223,20 +314,25 @@ def bundle_page(findings: dict[str, Any]) -> Page:
     chosen, metric, settings = _chosen(findings), findings["metric"], findings["settings"]
     environment, percent = findings["environment"], metric["percent"]
     dense = findings["dense"]["score"]
+    saved, kind = _saved(findings)
+    trained = (
+        "No gradient step."
+        if kind == "bundled"
+        else f"Then {saved['steps']:,} steps of training to match the dense model, without labels."
+    )
     page = Page(
         f"Bundled: {findings['model']['name']}",
         lead="Feed-forward blocks replaced by scalable neural network kernels: some of each "
-        "block's own neurons as features, and one matrix fitted by ridge regression. No gradient "
-        "step.",
+        f"block's own neurons as features, and one matrix fitted by ridge regression. {trained}",
     )
     share = chosen["stored_after"] / chosen["stored_before"]
     page.tiles(
         {
             "of the numbers stored in the blocks": f"{100 * share:.0f} %",
             f"{metric['name']} (dense: {shown_score(dense, percent)})": shown_score(
-                chosen["score"], percent
+                saved["score"], percent
             ),
-            "as fast as the dense model": f"{speed_up(chosen):.2f}×",
+            "as fast as the dense model": f"{speed_up(saved, kind):.2f}×",
             "blocks bundled": str(len(chosen["blocks"])),
         }
     )
@@ -245,7 +341,7 @@ def bundle_page(findings: dict[str, Any]) -> Page:
     page.table(
         header,
         rows,
-        caption=f"Time, dense → bundled: {findings['timed']}, {shown_threads(findings)}.",
+        caption=f"Time, dense → other: {findings['timed']}, {shown_threads(findings)}.",
     )
     page.figure(
         lambda ax: _draw_scores(ax, findings),
@@ -258,6 +354,7 @@ def bundle_page(findings: dict[str, Any]) -> Page:
         f"Speed against the dense model: {findings['timed']}, {shown_threads(findings)}, "
         "median of interleaved rounds.",
     )
+    _add_uptraining(page, findings)
     _add_blocks(page, findings)
     _add_closed_form(page, findings)
     _add_use(page, findings)
@@ -269,6 +366,7 @@ def bundle_page(findings: dict[str, Any]) -> Page:
         "division": findings["data"]["description"],
         "keep": f"{settings['keep']:g}; measured at "
         + ", ".join(f"{share:g}" for share in settings["curve"]),
+        **({"uptraining": f"{settings['uptrain']:,} steps"} if settings["uptrain"] else {}),
         "seed": str(settings["seed"]),
         **{name: str(value) for name, value in environment.items()},
         "duration": f"{findings['seconds']:.0f} s",

@@ -36,11 +36,11 @@ def shown_times(entry: dict[str, Any], name: str = "bundled") -> str:
 
 
 def summary_rows(findings: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of the summary: dense, every size, the closed form."""
+    """Return header and rows of the summary: dense, every size, uptrained, the closed form."""
     metric, curve = findings["metric"], findings["curve"]
     percent, dense = metric["percent"], findings["dense"]["score"]
     chosen = next(e for e in curve if e["keep"] == findings["settings"]["keep"])
-    solved = findings["closed_form"]
+    solved, uptrained = findings["closed_form"], findings["uptrained"]
     has_cosine = "cosine" in chosen["extra"] and metric["name"] != "cosine to dense"
     header = ["model", "stored in blocks", "stored in all", metric["name"]]
     header.append("difference (95 %)" if percent else "95 % interval")
@@ -58,17 +58,24 @@ def summary_rows(findings: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             "1.00×",
         ]
     ]
-    for entry in curve:
+    entries = [
+        (f"keep {entry['keep']:g}", entry, "bundled", entry is chosen and uptrained is None)
+        for entry in curve
+    ]
+    if uptrained is not None:
+        name = f"keep {uptrained['keep']:g}, {uptrained['steps']:,} steps"
+        entries.insert(curve.index(chosen) + 1, (name, uptrained, "uptrained", True))
+    for name, entry, kind, saved in entries:
         rows.append(
             [
-                f"keep {entry['keep']:g}" + (" (saved)" if entry is chosen else ""),
+                name + (" (saved)" if saved else ""),
                 f"{entry['stored_after']:,}",
                 f"{entry['model_after']:,}",
                 shown_score(entry["score"], percent),
                 shown_interval(entry, dense, percent),
                 *([f"{entry['extra']['cosine']:.3f}"] if has_cosine else []),
-                shown_times(entry),
-                f"{speed_up(entry):.2f}×",
+                shown_times(entry, kind),
+                f"{speed_up(entry, kind):.2f}×",
             ]
         )
     if solved is not None:

@@ -14,8 +14,9 @@ from .errors import UserError
 from .probe import cosines, probe
 from .step_bar import StepBar
 from .steps import Steps
-from .sweep import Subject, refuse_unsuitable, sweep
+from .sweep import MODEL_FOLDER, Subject, refuse_unsuitable, sweep
 from .text_model import TextModel
+from .uptrain_step import uptrain_step
 
 _LEAST_TEXTS = 16
 _MOST_CLASSES = 200
@@ -260,6 +261,7 @@ class TextJob:
         inputs: dict[str, Any],
         steps: Steps,
         bar: StepBar,
+        uptrain: int = 0,
     ) -> tuple[dict[str, Any], Path]:
         """Return the findings and the saved model; see `sweep` for the arguments."""
         bar.begin("dense model")
@@ -269,6 +271,9 @@ class TextJob:
 
         def forward(module: nn.Module) -> Tensor:
             return module(**example)[0]  # hidden states, or the scores of a head
+
+        # Sentences of like length together: less padding to train on.
+        ordered = sorted(self._plan.calibration, key=len)
 
         def save(bundled: Any, folder: Path) -> None:
             bundled.save_pretrained(folder)
@@ -281,9 +286,15 @@ class TextJob:
             dense=dense,
             score=self._scores,
             forward=forward,
+            distil=self._model.batches(ordered),
             save=save,
         )
-        curve, saved = sweep(subject, keeps, keep, self._seed, steps, bar)
+        curve, saved = sweep(subject, keeps, keep, self._seed, steps, bar, save=not uptrain)
+        uptrained = None
+        if uptrain:
+            bar.begin("uptraining")
+            step = uptrain_step(subject, keep, uptrain, self._seed, steps, bar.shown)
+            uptrained, saved = step[0], step[1] / MODEL_FOLDER
         metric, description = _METRICS[self._plan.measure]
         parts = f"{len(self._plan.calibration):,} to calibrate"
         parts += f", {len(self._plan.train):,} to train a probe" if self._plan.train else ""
@@ -312,6 +323,7 @@ class TextJob:
             "timed": f"one forward pass of {self._model.batch_size} texts of {tokens} tokens",
             "dense": {"score": dense["score"]},
             "curve": curve,
+            "uptrained": uptrained,
             "closed_form": None,
         }
         return findings, saved

@@ -35,6 +35,23 @@ class Steps:
         for unfinished in folder.glob(".*"):
             shutil.rmtree(unfinished)
 
+    def scratch(self, name: str, inputs: dict[str, Any]) -> Path:
+        """Return a folder for what an unfinished step needs to go on; it goes when it is done.
+
+        Parameters
+        ----------
+        name : str
+            Name of the step.
+        inputs : dict
+            All that the result depends on, as plain values.
+
+        Returns
+        -------
+        Path
+            The folder, which need not exist.
+        """
+        return self._folder / f"{name}-{key_of(inputs)}.unfinished"
+
     def run(
         self,
         name: str,
@@ -69,5 +86,6 @@ class Steps:
         text = json.dumps(compute(aside), allow_nan=False)
         (aside / _RESULT).write_text(text, encoding="utf-8")
         aside.rename(folder)
+        shutil.rmtree(self.scratch(name, inputs), ignore_errors=True)
         # Through JSON also the first time, so that a resumed run sees the very same values.
         return json.loads(text), folder

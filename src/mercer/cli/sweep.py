@@ -36,8 +36,10 @@ class Subject:
         From a model to such a dictionary; further entries go into the report.
     forward : callable
         From a model to one forward pass on the batch that is timed.
+    distil : Tensor or list of batches
+        What `mercer.convert.uptrain` goes through, a batch a step.
     save : callable
-        Takes what `bundle` returned and a folder, and writes all that a reload needs.
+        Takes what `bundle` or `uptrain` returned and a folder, and writes all that a reload needs.
     """
 
     inputs: dict[str, Any]
@@ -46,6 +48,7 @@ class Subject:
     dense: dict[str, Any]
     score: Callable[[nn.Module], dict[str, Any]]
     forward: Callable[[nn.Module], torch.Tensor]
+    distil: Any
     save: Callable[[Any, Path], None]
 
 
@@ -121,7 +124,7 @@ def _bundle_step(
         }
         if chosen:
             subject.save(bundled, folder / MODEL_FOLDER)
-            result["reload"] = _reload(subject, bundled.model, folder / MODEL_FOLDER)
+            result["reload"] = reload_saved(subject, bundled.model, folder / MODEL_FOLDER)
         with torch.inference_mode():
             result["timing"] = interleaved(
                 {
@@ -135,7 +138,7 @@ def _bundle_step(
     return steps.run("bundle", inputs, compute, files=(MODEL_FOLDER,) if chosen else ())
 
 
-def _reload(subject: Subject, model: nn.Module, folder: Path) -> dict[str, Any]:
+def reload_saved(subject: Subject, model: nn.Module, folder: Path) -> dict[str, Any]:
     """Load what was saved and compare its outputs with those of the model in memory."""
     from .. import convert
 
@@ -149,7 +152,14 @@ def _reload(subject: Subject, model: nn.Module, folder: Path) -> dict[str, Any]:
 
 
 def sweep(
-    subject: Subject, keeps: Sequence[float], keep: float, seed: int, steps: Steps, bar: StepBar
+    subject: Subject,
+    keeps: Sequence[float],
+    keep: float,
+    seed: int,
+    steps: Steps,
+    bar: StepBar,
+    *,
+    save: bool = True,
 ) -> tuple[list[dict[str, Any]], Path]:
     """Bundle and measure at every size.
 
@@ -160,13 +170,15 @@ def sweep(
     keeps : sequence of float
         Shares of the stored numbers of each block; ``keep`` is one of them.
     keep : float
-        The share that the user asked for, whose model is saved.
+        The share that the user asked for.
     seed : int
         Seed of whatever is random.
     steps : Steps
         Where finished steps are kept.
     bar : StepBar
         Where the steps are shown.
+    save : bool, default True
+        Whether the model of the share that was asked for is saved.
 
     Returns
     -------
@@ -176,7 +188,7 @@ def sweep(
     curve, saved = [], Path()
     for share in keeps:
         bar.begin(f"bundling at keep {share:g}")
-        found, folder = _bundle_step(subject, share, share == keep, seed, steps, bar.shown)
+        found, folder = _bundle_step(subject, share, save and share == keep, seed, steps, bar.shown)
         curve.append(found)
         if share == keep:
             saved = folder / MODEL_FOLDER
