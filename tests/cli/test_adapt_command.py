@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from mercer.cli import adapt_text
+from mercer.cli import adapt_classifier
 from mercer.cli.adapt_methods import METHODS, stored_bytes
 from mercer.convert.training import Diverged
 from mercer.datasets import read_texts
@@ -201,14 +201,14 @@ class TestResuming:
         assert 0 < reached < 320
         seen = []
         with pytest.MonkeyPatch.context() as patch:
-            train = adapt_text.train
+            train = adapt_classifier.train
 
             def spy(*args, **options):
                 done = train(*args, **options)
                 seen.append(done.resumed)
                 return done
 
-            patch.setattr(adapt_text, "train", spy)
+            patch.setattr(adapt_classifier, "train", spy)
             assert run(*args, "--resume")[0] == 0
         assert seen == [reached]  # from where it was, not from the start
         assert run("adapt", tiny_bert, *options(texts, whole, *given))[0] == 0
@@ -227,7 +227,9 @@ class TestResuming:
     def test_ctrl_c_says_how_to_go_on(self, texts, tiny_bert, tmp_path, monkeypatch):
         given = options(texts, tmp_path / "out", "--learning-rate", 0.002, "--method", "probe")
         with monkeypatch.context() as patch:
-            patch.setattr(adapt_text, "train", lambda *a, **k: signal.raise_signal(signal.SIGINT))
+            patch.setattr(
+                adapt_classifier, "train", lambda *a, **k: signal.raise_signal(signal.SIGINT)
+            )
             code, printed, errors = run("adapt", tiny_bert, *given)
         assert (code, printed) == (130, "")
         assert errors.strip() == "mercer: interrupted; the same command with --resume continues"
@@ -307,14 +309,14 @@ class TestDivergence:
     def test_a_candidate_that_diverges_is_passed_over(
         self, texts, tiny_bert, tmp_path, monkeypatch
     ):
-        train = adapt_text.train
+        train = adapt_classifier.train
 
         def sometimes(*args, **options):
             if options["learning_rate"] > 0.005:
                 raise Diverged("learning_rate: the loss of step 3 is nan")
             return train(*args, **options)
 
-        monkeypatch.setattr(adapt_text, "train", sometimes)
+        monkeypatch.setattr(adapt_classifier, "train", sometimes)
         out = tmp_path / "out"
         given = options(texts, out, "--method", "probe", "--epochs", 1)
         assert run("adapt", tiny_bert, *given)[0] == 0
@@ -327,7 +329,7 @@ class TestDivergence:
         def never(*args, **options):
             raise Diverged("learning_rate: the loss of step 3 is nan")
 
-        monkeypatch.setattr(adapt_text, "train", never)
+        monkeypatch.setattr(adapt_classifier, "train", never)
         given = options(texts, tmp_path / "out", "--method", "probe")
         code, _, errors = run("adapt", tiny_bert, *given)
         assert (code, errors.count("\n")) == (2, 1)

@@ -1,17 +1,16 @@
 """``mercer adapt`` of a Hugging Face text model: trains by several methods, chooses, measures."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..convert.training import Diverged, Training, batch_indices, train
-from .adapt_data import AdaptPlan, Part
-from .adapt_methods import METHODS, Prepared, head_of, prepare, stored_bytes
+from ..convert.training import Diverged
+from .adapt_classifier import Classifier
+from .adapt_data import AdaptPlan
+from .adapt_methods import METHODS, Prepared, stored_bytes
 from .adapt_saving import load_tuned, loading_lines, save_tuned
 from .errors import UserError, user_errors
 from .probe import paired_interval
@@ -20,34 +19,6 @@ from .steps import Steps, key_of
 from .sweep import MODEL_FOLDER
 from .text_model import TextModel
 from .timing import interleaved
-
-_EVERY = 50  # steps between two checkpoints
-
-
-class Encoded:
-    """Texts as tokens, put together to batches on demand.
-
-    Parameters
-    ----------
-    text_model : TextModel
-        Has the tokenizer.
-    part : Part
-        The texts and their classes.
-    """
-
-    def __init__(self, text_model: TextModel, part: Part) -> None:
-        self._tokenizer = text_model.tokenizer
-        self._tokens = dict(
-            self._tokenizer(list(part.texts), truncation=True, max_length=text_model.max_length)
-        )
-        self._classes = part.classes
-        self.lengths = [len(ids) for ids in self._tokens["input_ids"]]
-
-    def loss(self, model: nn.Module, rows: Tensor) -> Tensor:
-        """Mean cross-entropy of a model on some of the texts."""
-        picked = {key: [each[i] for i in rows.tolist()] for key, each in self._tokens.items()}
-        batch = self._tokenizer.pad(picked, return_tensors="pt")
-        return F.cross_entropy(model(**batch).logits, self._classes[rows])
 
 
 class AdaptJob:
@@ -88,9 +59,9 @@ class AdaptJob:
     ) -> None:
         self._where = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
         self._name = Path(name).resolve().name if Path(name).is_dir() else name
-        self._model, self._plan, self._epochs = text_model, plan, epochs
+        self._model, self._plan = text_model, plan
         self._methods, self._seeds, self._rate = list(methods), list(seeds), learning_rate
-        self._encoded: dict[str, Encoded] = {}
+        self._classifier = Classifier(self._where, text_model, plan.names, epochs)
         self.inputs = {
             "model": text_model.identity,
             "batch_size": text_model.batch_size,
@@ -110,87 +81,7 @@ class AdaptJob:
         """Raise before any work is done where a method does not fit the model."""
         for method in self._methods:
             with user_errors(ValueError, ImportError, prefix=f"--method {method}: "):
-                self._prepared(method, self._seeds[0])
-
-    def _fresh(self, seed: int) -> tuple[Any, list[str]]:
-        """Load the model again; return it with the names of its head's parameters."""
-        import transformers
-
-        kind: Any = type(self._model.model)
-        options: dict[str, Any] = {}
-        if not self._model.has_classes:
-            kind = transformers.AutoModelForSequenceClassification
-            options = {
-                "num_labels": len(self._plan.names),
-                "id2label": dict(enumerate(self._plan.names)),
-                "label2id": {name: i for i, name in enumerate(self._plan.names)},
-            }
-        prefix = f"MODEL: cannot load {self._name} as a classifier: "
-        with (
-            torch.random.fork_rng(devices=[]),
-            user_errors(OSError, ValueError, KeyError, prefix=prefix),
-        ):
-            torch.manual_seed(seed)  # of the numbers of a new head
-            model, info = kind.from_pretrained(
-                self._where,
-                use_safetensors=True,
-                output_loading_info=True,
-                trust_remote_code=False,
-                **options,
-            )
-        model.config.pad_token_id = self._model.model.config.pad_token_id
-        # What the folder lacks, such as a pooler, is as new as the head.
-        return model.float(), sorted({*head_of(model), *info["missing_keys"]})
-
-    def _prepared(self, method: str, seed: int) -> Prepared:
-        model, head = self._fresh(seed)
-        return prepare(model, method, head=head, seed=seed)
-
-    def _fit(
-        self,
-        prepared: Prepared,
-        part: Part,
-        rate: float,
-        seed: int,
-        checkpoint: Path,
-        key: str,
-        show: bool,
-    ) -> Training:
-        size, digest = self._model.batch_size, part.digest()
-        if digest not in self._encoded:
-            self._encoded[digest] = Encoded(self._model, part)
-        data = self._encoded[digest]
-        turns = -(-len(part) // size)
-        batches: dict[int, list[Tensor]] = {}
-
-        def loss(step: int) -> Tensor:
-            epoch, turn = divmod(step, turns)
-            if epoch not in batches:
-                batches.clear()
-                batches[epoch] = batch_indices(data.lengths, size, seed, epoch)
-            return data.loss(prepared.model, batches[epoch][turn])
-
-        return train(
-            prepared.model,
-            loss,
-            turns * self._epochs,
-            learning_rate=rate,
-            seed=seed,
-            key=key,
-            checkpoint=checkpoint,
-            every=_EVERY,
-            progress=show,
-            label=f"{prepared.method}, learning rate {rate:g}",
-        )
-
-    def _measure(self, model: nn.Module, part: Part, show: bool) -> dict[str, Any]:
-        scores = self._model.outputs(model.eval(), part.texts, True, show)  # (n, classes)
-        right = scores.argmax(dim=-1) == part.classes
-        return {
-            "values": right.double().tolist(),
-            "accuracy": float(right.double().mean()),
-            "loss": float(F.cross_entropy(scores, part.classes)),
-        }
+                self._classifier.prepared(method, self._seeds[0])
 
     def _train_step(
         self,
@@ -218,10 +109,10 @@ class AdaptJob:
         test_part = plan.choose_dev if choosing else plan.test
 
         def compute(folder: Path) -> dict[str, Any]:
-            prepared = self._prepared(method, seed)
+            prepared = self._classifier.prepared(method, seed)
             checkpoint = steps.scratch(method, made_from)
             try:
-                done = self._fit(
+                done = self._classifier.fit(
                     prepared, train_part, rate, seed, checkpoint, key_of(made_from), show
                 )
             except Diverged as error:
@@ -229,7 +120,7 @@ class AdaptJob:
                     text = str(error).removeprefix("learning_rate: ")
                     raise UserError(f"--learning-rate: {method}: {text}") from error
                 return {"accuracy": None, "loss": None}
-            found = self._measure(prepared.model, test_part, show)
+            found = self._classifier.measure(prepared.model, test_part, show)
             if choosing:
                 return {"accuracy": found["accuracy"], "loss": found["loss"]}
             tensors = {"bytes": prepared.trained, "frozen_bytes": prepared.frozen}
@@ -250,7 +141,9 @@ class AdaptJob:
         """Write the model, load it again and compare the scores of the first test texts."""
 
         def fresh() -> tuple[Any, list[str]]:
-            return self._fresh(self._seeds[0] + 1)  # another head, which loading replaces
+            return self._classifier.fresh(
+                self._seeds[0] + 1
+            )  # another head, which loading replaces
 
         save_tuned(prepared, fresh, folder)
         self._model.tokenizer.save_pretrained(folder)
@@ -268,26 +161,12 @@ class AdaptJob:
         """Time one step of training by each method, turn by turn."""
 
         def compute(folder: Path) -> dict[str, Any]:
-            data = Encoded(self._model, self._plan.train[range(len(self._plan.train))])
-            order = torch.tensor(data.lengths).argsort(stable=True)
-            middle = max(len(order) // 2 - self._model.batch_size // 2, 0)
-            rows = order[middle:][: self._model.batch_size]  # texts of typical length
-
-            def step_of(method: str) -> Callable[[], object]:
-                prepared = self._prepared(method, self._seeds[0])
-                model = prepared.model.train()
-                trained = [p for p in model.parameters() if p.requires_grad]
-                optimizer = torch.optim.AdamW(trained, lr=1e-6)
-
-                def step() -> None:
-                    optimizer.zero_grad(set_to_none=True)
-                    data.loss(model, rows).backward()
-                    optimizer.step()
-
-                return step
-
+            functions = {}
+            for method in self._methods:
+                prepared = self._classifier.prepared(method, self._seeds[0])
+                functions[method] = self._classifier.step(prepared, self._plan.train)
             with torch.random.fork_rng(devices=[]):  # dropout
-                return interleaved({method: step_of(method) for method in self._methods})
+                return interleaved(functions)
 
         return steps.run("timing", {**inputs, "methods": self._methods}, compute)[0]
 
@@ -380,7 +259,7 @@ class AdaptJob:
         }
 
     def _findings(self, entries: list[dict[str, Any]], out: Path) -> dict[str, Any]:
-        plan, model = self._plan, self._fresh(self._seeds[0])[0]
+        plan, model = self._plan, self._classifier.fresh(self._seeds[0])[0]
         chosen = f"{len(plan.choose_dev):,} to choose learning rates on"
         chosen += ", held out of those for training meanwhile" if plan.held_out else ""
         left_out = (
