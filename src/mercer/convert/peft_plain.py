@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .._core.checks import check_last_dim
 from ..nn import SNNKAdapter
-from .peft_branch import SNNKBranch, keep_features
+from .peft_branch import BesideLinear, keep_features
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -45,7 +45,7 @@ def add_branches(branches: Iterable[nn.Module], h: Tensor, call: Call) -> Tensor
     """
     dtype, after = h.dtype, []
     for branch in branches:
-        if isinstance(branch, SNNKBranch):
+        if isinstance(branch, BesideLinear):
             h = h + branch(layer_input(call).to(branch.snnk.weight.dtype)).to(dtype)
         elif isinstance(branch, SNNKAdapter):
             check_last_dim("width (the targeted module's output)", h, branch.width)

@@ -5,19 +5,16 @@ from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .._core.activation import resolve_activation
-from .._core.checks import check_generator, check_int, check_last_dim, check_real
+from .._core.checks import check_int
 from .._core.counter import RandomSource
 from .._core.saving import Saveable
 from ..features.base import FeatureMap
-from .layer_features import check_sizes, draw_features
-from .snnk import SNNK
+from .branch import SNNKBranch
 
 
 @final
-class SNNKAdapter(Saveable):
+class SNNKAdapter(SNNKBranch, Saveable):
     r"""A residual branch with few trained numbers, the identity until it is trained.
 
     .. math:: y = x + B(N(x)), \qquad B = U \circ \mathrm{SNNK} \;\text{ or }\; g \odot
@@ -119,8 +116,6 @@ class SNNKAdapter(Saveable):
     (6528, 2176)
     """
 
-    gate: nn.Parameter | None
-
     def __init__(
         self,
         width: int,
@@ -139,111 +134,35 @@ class SNNKAdapter(Saveable):
         dtype: torch.dtype | None = None,
         generator: RandomSource | int | None = None,
     ) -> None:
-        super().__init__()
-        self.width = self.in_features = self.out_features = check_int("width", width)
-        self.num_features = check_int("num_features", num_features)
-        self.bottleneck = None if bottleneck is None else check_int("bottleneck", bottleneck)
-        if bottleneck is not None and not up:
-            raise ValueError(
-                f"bottleneck: without an up-projection the SNNK has {width} outputs, "
-                f"got bottleneck={bottleneck} with up=False"
-            )
-        self.activation = resolve_activation(activation)
-        generator = check_generator(generator)
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        if scale is None:
-            # A normalised input has norm sqrt(d).
-            usual = features == "universal" if isinstance(features, str) else False
-            self.scale = width**-0.5 if usual and norm_before else 1.0
-        else:
-            self.scale = check_real("scale", scale, above=0)
-        if not isinstance(features, FeatureMap):
-            features = draw_features(
-                features,
-                self.activation,
-                width,
-                num_features,
-                norms=(1.0, 3**-0.5),
-                bias=True,
-                projection=projection,
-                generator=generator,
-                **factory,
-            )
-        self.snnk = SNNK(
+        super().__init__(
+            check_int("width", width),
             width,
-            width if bottleneck is None else bottleneck,
-            self.activation,
-            num_features=num_features,
-            features=check_sizes(features, width, num_features),
-            affine=False,
-            bias=bias and bottleneck is None,
+            num_features,
+            activation,
+            up=up,
+            bottleneck=bottleneck,
+            features=features,
+            projection=projection,
+            norm_before=norm_before,
+            bias=bias,
+            scale=scale,
+            device=device,
+            dtype=dtype,
             generator=generator,
-            **factory,
         )
-        # On the meta device nothing is drawn: the draws of nn.Linear would be torch's own.
-        self.up = None
-        if bottleneck is not None:
-            empty = nn.Linear(bottleneck, width, bias=bool(bias), device="meta", dtype=dtype)
-            self.up = empty.to_empty(device=self.snnk.weight.device)
-        self.gate = None if up else nn.Parameter(torch.empty(width, **factory))
-        self.norm_before = bool(norm_before)
-        self.norm_after = nn.LayerNorm(width, **factory) if norm_after else None
-        self._start_at_identity()
-
-    @torch.no_grad()
-    def _start_at_identity(self) -> None:
-        """Zero what ends the branch; the features and what comes before it are as drawn."""
-        if self.gate is not None:
-            self.gate.zero_()
-            return
-        last = self.snnk if self.up is None else self.up
-        last.weight.zero_()
-        if last.bias is not None:
-            last.bias.zero_()
+        self.width = width
+        self.norm_after = nn.LayerNorm(width, device=device, dtype=dtype) if norm_after else None
 
     def reset_parameters(self, generator: RandomSource | int | None = None) -> None:
         """Redraw features and weights: the identity again; on the meta device nothing is drawn."""
-        self.snnk.reset_parameters(generator)
+        self._reset_branch(generator)
         if self.norm_after is not None:
             self.norm_after.reset_parameters()
-        self._start_at_identity()
-
-    def branch(self, x: Tensor) -> Tensor:
-        """Compute what the adapter adds to its input, before a norm that follows the sum.
-
-        Parameters
-        ----------
-        x : Tensor of shape (..., width)
-            Inputs.
-
-        Returns
-        -------
-        Tensor of shape (..., width)
-            The branch's outputs, in the dtype of the inputs.
-        """
-        check_last_dim("x", x, self.width)
-        z = F.layer_norm(x, (self.width,)) if self.norm_before else x
-        z = self.snnk(z if self.scale == 1.0 else z * self.scale)  # (..., bottleneck or width)
-        if self.up is not None:
-            z = self.up(z)  # (..., width)
-        if self.gate is not None:
-            z = self.gate * z
-        return z.to(x.dtype)  # autocast must not change what is added to the residual stream
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs of shape (..., width) to outputs of the same shape."""
         y = x + self.branch(x)
         return y if self.norm_after is None else self.norm_after(y)
-
-    @property
-    def num_trainable(self) -> int:
-        """How many numbers train: entries of parameters that require a gradient."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
-
-    @property
-    def num_stored(self) -> int:
-        """How many numbers are kept: entries of all parameters and buffers."""
-        return sum(tensor.numel() for tensor in (*self.parameters(), *self.buffers()))
 
     def _config(self) -> dict[str, Any]:
         return {
