@@ -9,7 +9,18 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from .adapt_page import adapt_page, print_adapted
-from .command import check_counts, check_seed, out_of, publish, threads
+from .command import (
+    BatchSize,
+    MaxLength,
+    OutPath,
+    TextColumn,
+    Threads,
+    check_counts,
+    check_seed,
+    out_of,
+    publish,
+    threads,
+)
 from .environment import describe_environment
 from .errors import UserError, user_errors
 from .out_folder import OutFolder
@@ -52,26 +63,21 @@ class Adapt:
     seeds: Annotated[int, arg(metavar="N")] = 1
     """Trainings of each method, with --seed and the numbers that follow it."""
 
-    out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder of the results; by default out/ and the name of the model."""
+    out: OutPath = None
 
     resume: bool = False
     """Go on where the same command was interrupted, in the middle of a training too."""
 
-    batch_size: Annotated[int, arg(metavar="N")] = 32
-    """Texts a batch."""
+    batch_size: BatchSize = 32
 
-    max_length: Annotated[int, arg(metavar="N")] = 128
-    """Tokens after which a text is cut off."""
+    max_length: MaxLength = 128
 
-    text_column: Annotated[str | None, arg(metavar="NAME")] = None
-    """Column of the texts, by name or by number from 0; guessed where it is clear."""
+    text_column: TextColumn = None
 
     label_column: Annotated[str | None, arg(metavar="NAME")] = None
     """Column of the labels, by name or by number from 0; guessed where it is clear."""
 
-    threads: Annotated[int | None, arg(metavar="N")] = None
-    """Threads of PyTorch; by default as many as PyTorch takes."""
+    threads: Threads = None
 
     def run(self) -> None:
         """Carry the command out.

@@ -1,23 +1,32 @@
 """``mercer bundle``: the options, the order of the steps, and what is printed."""
 
 import json
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from tyro.conf import Positional, arg
 
 from .bundle_page import bundle_page
 from .bundle_table import print_findings
+from .command import (
+    BatchSize,
+    MaxLength,
+    OutPath,
+    TextColumn,
+    Threads,
+    check_counts,
+    check_seed,
+    out_of,
+    publish,
+    threads,
+)
 from .environment import describe_environment
 from .errors import UserError, user_errors
 from .out_folder import OutFolder
 from .step_bar import StepBar
 from .steps import key_of
-from .sweep import MODEL_FOLDER
 
 _CURVE = (0.125, 0.25, 0.5, 0.75)
 
@@ -44,8 +53,7 @@ class Bundle:
     curve: Annotated[tuple[float, ...], arg(metavar="SHARE")] = _CURVE
     """Shares that are measured besides --keep; none to measure that one only."""
 
-    out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder of the results; by default out/ and the name of the model."""
+    out: OutPath = None
 
     resume: bool = False
     """Go on where the same command was interrupted."""
@@ -59,20 +67,16 @@ class Bundle:
     max_evaluation: Annotated[int, arg(metavar="N")] = 2000
     """Most texts to evaluate on."""
 
-    batch_size: Annotated[int, arg(metavar="N")] = 32
-    """Texts a batch."""
+    batch_size: BatchSize = 32
 
-    max_length: Annotated[int, arg(metavar="N")] = 128
-    """Tokens after which a text is cut off."""
+    max_length: MaxLength = 128
 
-    text_column: Annotated[str | None, arg(metavar="NAME")] = None
-    """Column of the texts, by name or by number from 0; guessed where it is clear."""
+    text_column: TextColumn = None
 
     label_column: Annotated[str | None, arg(metavar="NAME")] = None
     """Column of the labels, by name or by number from 0; 'none' to use no labels."""
 
-    threads: Annotated[int | None, arg(metavar="N")] = None
-    """Threads of PyTorch; by default as many as PyTorch takes."""
+    threads: Threads = None
 
     def run(self) -> None:
         """Carry the command out.
@@ -83,27 +87,20 @@ class Bundle:
             If something that the user gave cannot be used.
         """
         self._check()
-        before = torch.get_num_threads()
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
-        try:
+        with threads(self.threads):
             self._run()
-        finally:
-            torch.set_num_threads(before)
 
     def _check(self) -> None:
         for name, shares in (("--keep", (self.keep,)), ("--curve", self.curve)):
             for share in shares:
                 if not 0 < share <= 1:
                     raise UserError(f"{name}: expected a share above 0 and at most 1, got {share}")
-        for name in ("max_calibration", "max_evaluation", "batch_size", "max_length", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')}: expected at least 1, got {value}")
+        check_counts(
+            self, "max_calibration", "max_evaluation", "batch_size", "max_length", "threads"
+        )
         if self.uptrain < 0:
             raise UserError(f"--uptrain: expected a number of steps, got {self.uptrain}")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"--seed: expected 0 to {2**32 - 1}, got {self.seed}")
+        check_seed(self.seed)
         if self.model == "digits" and self.data is not None:
             raise UserError("--data: 'digits' brings its own data; name a text model to use a file")
         if self.model != "digits" and self.data is None:
@@ -111,12 +108,6 @@ class Bundle:
                 f"--data: {self.model} needs texts to calibrate on: a .txt, .tsv, .csv or "
                 ".parquet file in UTF-8; with labels its accuracy is measured too"
             )
-
-    def _out(self) -> Path:
-        if self.out is not None:
-            return self.out
-        name = re.sub(r"[^\w.-]+", "-", Path(self.model).name or "model").strip(".-")
-        return Path("out") / (name or "model")
 
     def _job(self) -> Any:
         if self.model == "digits":
@@ -144,10 +135,11 @@ class Bundle:
         # Whatever a result depends on; the number of threads changes the last digits.
         inputs = {"versions": environment, "seed": self.seed, **job.inputs}
         key = key_of({**inputs, "keeps": keeps, "keep": self.keep, "uptrain": self.uptrain})
-        out = OutFolder(self._out(), self.resume)
+        where = out_of(self.out, self.model)
+        out = OutFolder(where, self.resume)
         if self.resume and out.published(key):
             findings = json.loads((out.path / "report.json").read_text(encoding="utf-8"))
-            print_findings(findings, self._out())
+            print_findings(findings, where)
             return
         total = len(keeps) + job.other_steps + bool(self.uptrain)
         with StepBar(total=total) as bar:
@@ -161,18 +153,11 @@ class Bundle:
                 "uptrain": self.uptrain,
                 "seed": self.seed,
                 "data": None if self.data is None else str(self.data),
-                "out": str(self._out()),
+                "out": str(where),
             },
             "environment": environment,
             **found,
             "seconds": time.perf_counter() - start,
         }
-
-        def build(folder: Path) -> None:
-            text = json.dumps(findings, indent=2, allow_nan=False)
-            (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-            bundle_page(findings).save(folder / "report.html")
-            saved.rename(folder / MODEL_FOLDER)
-
-        out.publish(build, key)
-        print_findings(findings, self._out())
+        publish(out, findings, bundle_page(findings), saved, key)
+        print_findings(findings, where)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from .command import print_table
+
 
 def shown_threads(findings: dict[str, Any]) -> str:
     """Return the number of threads in words."""
@@ -96,23 +98,13 @@ def summary_rows(findings: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def print_findings(findings: dict[str, Any], out: Path) -> None:
     """Print the summary as a table, and where the results are."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     header, rows = summary_rows(findings)
     # What fits 80 columns; the intervals and times are on the page.
     shown = [i for i, name in enumerate(header) if "95 %" not in name and name != "time"]
-    name = findings["model"]["name"].encode("utf-8", "replace").decode()
-    # Text, not str: square brackets in a name are not markup.
-    title = Text(f"{name}, {shown_threads(findings)}")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i in shown:
-        table.add_column(header[i], justify="left" if i == 0 else "right", no_wrap=i == 0)
-    for row in rows:
-        table.add_row(*(row[i] for i in shown), style="bold" if "(saved)" in row[0] else None)
-    console = Console()
-    console.print(table)
-    where = str(out).encode("utf-8", "replace").decode()
-    console.print(Text(f"page   {where}/report.html\nmodel  {where}/model"), soft_wrap=True)
+    print_table(
+        f"{findings['model']['name']}, {shown_threads(findings)}",
+        [header[i] for i in shown],
+        [[row[i] for i in shown] for row in rows],
+        out,
+        bold=[i for i, row in enumerate(rows) if "(saved)" in row[0]],
+    )

@@ -5,14 +5,34 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from tyro.conf import arg
 
 from ..report import Page
 from .errors import UserError
 from .out_folder import OutFolder
 from .sweep import MODEL_FOLDER
+
+# Options that several commands have, with what their help says.
+BatchSize = Annotated[int, arg(metavar="N", help="Texts a batch.")]
+MaxLength = Annotated[int, arg(metavar="N", help="Tokens after which a text is cut off.")]
+TextColumn = Annotated[
+    str | None,
+    arg(
+        metavar="NAME",
+        help="Column of the texts, by name or by number from 0; guessed where it is clear.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    arg(metavar="N", help="Threads of PyTorch; by default as many as PyTorch takes."),
+]
+OutPath = Annotated[
+    Path | None,
+    arg(metavar="DIR", help="Folder of the results; by default out/ and the name of the model."),
+]
 
 
 def out_of(out: Path | None, model: str, suffix: str = "") -> Path:
