@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import mercer
-from mercer.convert import bundle, bundle_head, load, solve
+from mercer.convert import adapt, bundle, bundle_head, load, load_adapters, solve, trainable
 from mercer.datasets import find, read_texts, sst2
 from mercer.features import (
     ArcCosineFeatures,
@@ -454,6 +454,30 @@ CASES = [
         ({"num_features": 2.5}, TypeError, "num_features"),
         ({"generator": 1.5}, TypeError, "generator"),
     ),
+    *rows(
+        adapt,
+        {"model": NET, "where": ["0"], "num_features": 8},
+        ({"model": None}, TypeError, "model"),
+        ({"where": 3}, TypeError, "where"),
+        ({"where": [3]}, TypeError, "where"),
+        ({"where": "(0"}, ValueError, "where"),
+        ({"where": "ffn"}, ValueError, "where"),
+        ({"num_features": 0}, ValueError, "num_features"),
+        ({"activation": "gelo"}, ValueError, "activation"),
+        ({"bottleneck": 2, "up": False}, ValueError, "bottleneck"),
+        ({"features": "nope"}, ValueError, "features"),
+        ({"train": ["head"]}, ValueError, "train"),
+        ({"train": 2}, TypeError, "train"),
+        ({"example": 3}, TypeError, "example"),
+        ({"generator": "seed"}, TypeError, "generator"),
+    ),
+    *rows(
+        load_adapters,
+        {"folder": "nowhere", "model": NET},
+        ({}, FileNotFoundError, "folder"),
+        ({"model": "bert"}, TypeError, "model"),
+    ),
+    *rows(trainable, {"model": NET}, ({"model": "bert"}, TypeError, "model")),
     *rows(
         load,
         {"folder": "nowhere"},

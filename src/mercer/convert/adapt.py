@@ -1,8 +1,7 @@
 """Insert SNNK adapters into any module and freeze the rest."""
 
 import copy
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,8 +10,8 @@ from .._core.checks import check_generator, check_int
 from .._core.counter import RandomSource
 from ..nn.adapter import SNNKAdapter
 from .adapted import CHILD, Adapted, attach, device_and_dtype, freeze_rest
-from .adapter_places import choose_places, output_widths
-from .calibration import Batch, Calibration
+from .adapter_places import check_names, choose_places, compiled, output_widths
+from .calibration import Batch
 from .running import check_model
 
 
@@ -150,20 +149,25 @@ def adapt(
 
 
 def _read_example(example: Any) -> Batch:
-    (batch,) = Calibration([example]).batches
-    return batch
+    if isinstance(example, Tensor):
+        return Batch((example,), {}, 0)
+    if isinstance(example, Mapping):
+        return Batch((), dict(example), 0)
+    if isinstance(example, tuple | list):
+        return Batch(tuple(example), {}, 0)
+    raise TypeError(
+        "example: expected a tensor, a tuple of positional arguments or a mapping of keyword "
+        f"arguments, got {type(example).__name__}"
+    )
 
 
 def _named_parameters(model: nn.Module, train: str | Iterable[str]) -> tuple[str, ...]:
     """Return the names of the parameters that are named, or that a named module holds."""
     if isinstance(train, str):
-        matches = re.compile(train).fullmatch
+        matches = compiled("train", train).fullmatch
         wanted = None
     else:
-        wanted = set(train)
-        for each in wanted:
-            if not isinstance(each, str):
-                raise TypeError(f"train: expected names, got {type(each).__name__} {each!r}")
+        wanted = set(check_names("train", train))
         matches = wanted.__contains__
     found, used = [], set()
     for name, _ in model.named_parameters():

@@ -85,7 +85,7 @@ def choose_places(
                 "of modules"
             )
     elif isinstance(where, str):
-        pattern = re.compile(where)
+        pattern = compiled("where", where)
         found = {name for name in modules if pattern.fullmatch(name)}
         if not found:
             raise ValueError(
@@ -99,7 +99,7 @@ def choose_places(
     else:
         every = dict(model.named_modules(remove_duplicate=False))
         found = set()
-        for name in where:
+        for name in check_names("where", where):
             if name not in every or not name:
                 raise ValueError(
                     f"where: the model has no module {name!r}; its names are like {_some(modules)}"
@@ -115,6 +115,27 @@ def choose_places(
                 f"{parent!r} instead"
             )
     return tuple(name for name in modules if name in found)
+
+
+def compiled(argument: str, pattern: str) -> re.Pattern[str]:
+    """Compile a regular expression that a user gave."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{argument}: {pattern!r} is no regular expression: {error}") from None
+
+
+def check_names(argument: str, names: Any) -> list[str]:
+    """Return a list of names if it is one."""
+    if not isinstance(names, Iterable):
+        raise TypeError(
+            f"{argument}: expected names or a regular expression, got {type(names).__name__}"
+        )
+    listed = list(names)
+    for each in listed:
+        if not isinstance(each, str):
+            raise TypeError(f"{argument}: expected names, got {type(each).__name__} {each!r}")
+    return listed
 
 
 def _kinds(where: str) -> tuple[str, ...]:
