@@ -125,7 +125,7 @@ def _resolve(name: str) -> str:
             raise UserError(f"MODEL: the folder {name} holds no config.json")
         return str(path)
     if path.exists():
-        raise UserError(f"MODEL: {name} is a file; expected 'digits', a folder or a hub name")
+        raise UserError(f"MODEL: {name} is a file; expected a folder or a hub name")
     if not _HUB_NAME.fullmatch(name):
         raise UserError(f"MODEL: no folder {name}")
     return name
@@ -179,7 +179,7 @@ def load_text_model(name: str, max_length: int, batch_size: int) -> TextModel:
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"MODEL: {name} is an encoder-decoder ({config.model_type}); the command takes "
-            "encoders and decoders, mercer.convert.bundle takes any module"
+            "encoders and decoders, mercer.convert takes any module"
         )
     with user_errors(*kinds, prefix=f"MODEL: cannot load the tokenizer of {name}: "):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
