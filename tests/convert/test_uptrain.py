@@ -264,6 +264,17 @@ class TestRates:
             alone = uptrain(net, x, keep=0.25, steps=20, learning_rate=trial.learning_rate)
             assert alone.report.after.loss == trial.loss
 
+    def test_one_that_diverges_is_not_taken(self, tmp_path):
+        net, x = two_blocks(), inputs(64, 5)
+        found = uptrain(net, x, steps=40, learning_rate=[1e200, 1e-3], checkpoint=tmp_path / "run")
+        assert found.report.learning_rate == 1e-3
+        assert found.report.trials[0].loss == float("inf")
+        found.save_pretrained(tmp_path / "saved")
+        config, _ = load_state(tmp_path / "saved")
+        assert uptrain_report_from_dict(config["report"]) == found.report
+        again = uptrain(net, x, steps=40, learning_rate=[1e200, 1e-3], checkpoint=tmp_path / "run")
+        assert again.report.trials == found.report.trials
+
     def test_trials_leave_no_trace(self):
         net, x = two_blocks(), inputs(512, 5)
         found = uptrain(net, x, keep=0.25, steps=60)

@@ -21,7 +21,7 @@ from .distil import Distiller, Output, batches_of, divide
 from .load import load
 from .observe import Block, observe
 from .running import check_model, evaluating, reaching
-from .training import batch_indices
+from .training import Diverged, batch_indices
 from .training import train as train_steps
 from .uptrained import Trial, Uptrained, UptrainReport
 
@@ -173,19 +173,16 @@ def uptrain(
             }
 
             def trial(rate: float) -> float:
-                start = _snapshot(student)
-                with torch.enable_grad():
-                    train_steps(
-                        student,
-                        loss,
-                        max(steps // 20, 1),
-                        learning_rate=rate,
-                        label=f"trial {rate:g}",
-                        **common,
-                    )
-                reached = distiller.measure(student, model, held_out).loss
-                _restore(student, start)
-                return reached
+                start, count = _snapshot(student), max(steps // 20, 1)
+                label = f"trial {rate:g}"
+                try:
+                    with torch.enable_grad():
+                        train_steps(student, loss, count, learning_rate=rate, label=label, **common)
+                    return distiller.measure(student, model, held_out).loss
+                except Diverged:
+                    return float("inf")
+                finally:
+                    _restore(student, start)
 
             trials: list[Trial] = []
             if steps and len(rates) > 1:

@@ -25,7 +25,7 @@ class Trial:
     learning_rate : float
         The candidate.
     loss : float
-        The loss on held-out batches after its short trial.
+        The loss on held-out batches after its short trial; infinite where it diverged.
     """
 
     learning_rate: float
