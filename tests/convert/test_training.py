@@ -195,7 +195,8 @@ def test_a_killed_process_resumes_with_the_same_bits(evidence, tmp_path):
     expected, found = whole.state_dict(), load_file(tmp_path / "weights")
     different = sum(int((expected[name] != found[name]).sum()) for name in expected)
     evidence(required=0, measured=different, what="numbers that differ after kill and resume")
-    evidence(required=steps - first, measured=len(again.stdout.split()), what="steps repeated")
+    ran = len(again.stdout.split())
+    evidence(required=steps - first, measured=ran, what="steps run after resuming")
     assert different == 0, f"killed at step {kill_at}, resumed at {first}"
 
 
