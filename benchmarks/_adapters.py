@@ -340,7 +340,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         print(text)
 
 
-def main(full: Callable[[], Task], quick: Callable[[], Task], description: str) -> None:
+def main(full: Callable[[Path], Task], quick: Callable[[Path], Task], description: str) -> None:
     """Run a comparison from the command line."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="where to write the numbers")
@@ -352,7 +352,7 @@ def main(full: Callable[[], Task], quick: Callable[[], Task], description: str) 
     args = parser.parse_args()
     # One core a run: two processes then do not disturb each other.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    task = quick() if args.quick else full()
+    task = quick(args.out) if args.quick else full(args.out)
     comparison = Comparison(task, args.methods, SEEDS[:1] if args.quick else SEEDS, args.out)
     comparison.work()
     if args.work_only:

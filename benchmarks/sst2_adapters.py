@@ -95,4 +95,8 @@ class Sentences(Task):
 
 
 if __name__ == "__main__":
-    main(Sentences, lambda: Sentences(train=64, most=64, epochs=1), __doc__.splitlines()[0])
+    main(
+        lambda _: Sentences(),
+        lambda _: Sentences(train=64, most=64, epochs=1),
+        __doc__.splitlines()[0],
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _adapters import OUT, Task, claim, digest_of, main, write_aside
+from _adapters import Task, claim, digest_of, main, write_aside
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -128,7 +128,9 @@ class Images(Task):
 
     name = "vit_adapters"
 
-    def __init__(self, most: int | None = None, epochs: int = 4, pretraining: int = 40) -> None:
+    def __init__(
+        self, out: Path, most: int | None = None, epochs: int = 4, pretraining: int = 40
+    ) -> None:
         self.epochs = epochs
         self._data: dict[str, tuple[Tensor, Tensor]] = {"test": images("test", SECOND)}
         x, y = images("train", SECOND)
@@ -138,7 +140,7 @@ class Images(Task):
         if most is not None:
             self._data = {split: (x[:most], y[:most]) for split, (x, y) in self._data.items()}
         self._plan = {**PRETRAINING, "epochs": pretraining, "config": CONFIG, "most": most}
-        self._state = pretrained(OUT / self.name, pretraining)
+        self._state = pretrained(out / self.name, pretraining)
 
     def spec(self) -> dict[str, object]:
         """Plain values that tell model and data from others; the weights count by themselves."""
@@ -164,4 +166,8 @@ class Images(Task):
 
 
 if __name__ == "__main__":
-    main(Images, lambda: Images(most=64, epochs=1, pretraining=1), __doc__.splitlines()[0])
+    main(
+        Images,
+        lambda out: Images(out, most=64, epochs=1, pretraining=1),
+        __doc__.splitlines()[0],
+    )
