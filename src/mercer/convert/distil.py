@@ -15,6 +15,7 @@ from .observe import Block
 
 _ROWS_PER_BATCH = 32  # of a tensor that holds all inputs
 _HELD_OUT = 8  # every eighth batch
+_FLOOR = 0.1  # of the median variance
 _MOST_HELD_OUT = 16  # batches, because each judgement takes a forward pass of them
 
 # From what a model returned and the batch it was called with to the tensor that matters.
@@ -28,9 +29,12 @@ class Distance:
     Attributes
     ----------
     blocks : dict of str to float
-        For each block, the mean of :math:`\|y - \hat y\|^2` divided by the variance of the
-        teacher's y: 0 is perfect, 1 as good as a constant. A block whose last layer is the first
-        of another is left out, since there the neurons themselves become fewer.
+        For each block, the mean of :math:`(y_j - \hat y_j)^2 / v_j` over rows and outputs j, with
+        the variance of the teacher's :math:`y_j`, and a tenth of its median over outputs, for
+        :math:`v_j`: 0 is perfect, 1 as good as a constant. A Transformer's blocks have single
+        outputs of ten thousand times the variance of the others, which must not count alone. A
+        block whose last layer is the first of another is left out, since there the neurons
+        themselves become fewer.
     output : float
         The same of the model's output.
     cosine : float
@@ -78,7 +82,7 @@ class Gap:
     Attributes
     ----------
     blocks : Tensor of shape (blocks,)
-        Mean squared distance over the teacher's variance, block by block.
+        Mean squared distance in units of the teacher's variance, block by block.
     output : Tensor of shape ()
         The same of the output.
     cosine : Tensor of shape ()
@@ -146,7 +150,7 @@ class Distiller:
         firsts = {block.first for block in blocks}
         self._layers = {block.name: block.second for block in blocks if block.second not in firsts}
         self._kept: dict[int, Seen] = {}
-        self._scales: tuple[Tensor, Tensor] | None = None
+        self._scales: tuple[list[Tensor], Tensor] | None = None
         self.pools = False
 
     def see(self, model: nn.Module, batch: Batch) -> Seen:
@@ -193,13 +197,13 @@ class Distiller:
         scales, output_scale = self._scales
         wanted, found = self.wanted(teacher, batch), self.see(student, batch)
         blocks = [
-            _mean_square(p, q) / scale
+            _mean_square(p, q, scale)
             for p, q, scale in zip(found.blocks, wanted.blocks, scales, strict=True)
         ]
         cosine = F.cosine_similarity(_wide(found.pooled), _wide(wanted.pooled), dim=-1)
         return Gap(
-            torch.stack(blocks) if blocks else scales,  # empty too
-            _mean_square(found.output, wanted.output) / output_scale,
+            torch.stack(blocks) if blocks else output_scale[:0],
+            _mean_square(found.output, wanted.output, output_scale),
             cosine.mean(),
         )
 
@@ -213,10 +217,8 @@ class Distiller:
         """Measure the variance of what the teacher gives: the unit of all distances."""
         seen = [self.wanted(teacher, batch) for batch in batches]
         per_block = zip(*(each.blocks for each in seen), strict=True)
-        blocks = torch.tensor([_variance(torch.cat(rows)) for rows in per_block])
-        output = torch.tensor(_variance(torch.cat([each.output for each in seen])))
-        device = seen[0].output.device
-        self._scales = blocks.to(device), output.to(device)
+        blocks = [_unit(torch.cat(rows)) for rows in per_block]
+        self._scales = blocks, _unit(torch.cat([each.output for each in seen]))
 
     @torch.no_grad()
     def measure(self, student: nn.Module, teacher: nn.Module, batches: Sequence[Batch]) -> Distance:
@@ -255,9 +257,9 @@ class Distiller:
         )
 
 
-def _mean_square(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean over rows of the squared distance."""
-    return (_wide(found) - _wide(wanted)).square().sum(dim=-1).mean()
+def _mean_square(found: Tensor, wanted: Tensor, unit: Tensor) -> Tensor:
+    """Mean over rows and outputs of the squared difference, each output in its own unit."""
+    return ((_wide(found) - _wide(wanted)).square() / unit).mean()
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -265,8 +267,14 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.element_size() > 4 else x.float()
 
 
-def _variance(rows: Tensor) -> float:
-    """Mean squared distance of rows (n, d) from their mean; from zero, or 1, where that is zero."""
-    rows = rows.double()
-    centred = float((rows - rows.mean(dim=0)).square().sum(dim=-1).mean())
-    return centred or float(rows.square().sum(dim=-1).mean()) or 1.0
+def _unit(rows: Tensor) -> Tensor:
+    """Variance of each output of rows (n, d), and a tenth of the median; ones where all are zero.
+
+    Outputs that hardly vary would count as much as the others without the median.
+    """
+    wide = rows.double()
+    variance = wide.var(dim=0, unbiased=False)  # (d,)
+    unit = variance + _FLOOR * variance.median()
+    if not bool((unit > 0).all()):
+        unit = unit + (float(variance.mean()) or float(wide.square().mean()) or 1.0)
+    return unit.to(_wide(rows).dtype)

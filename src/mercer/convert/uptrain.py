@@ -57,10 +57,11 @@ def uptrain(
     step of AdamW takes one batch and goes down
 
     .. math::
-        \frac{1}{B} \sum_{b=1}^{B} \frac{\|y_b - \hat y_b\|^2}{\mathrm{var}(y_b)}
-        + \frac{\|z - \hat z\|^2}{\mathrm{var}(z)} + (1 - \cos(e, \hat e)),
+        \frac{1}{B} \sum_{b=1}^{B} d(y_b, \hat y_b) + d(z, \hat z) + (1 - \cos(e, \hat e)),
+        \qquad d(y, \hat y) = \operatorname{mean}_j \frac{(y_j - \hat y_j)^2}{v_j},
 
-    where the last term is there for hidden states only. Padding does not count. No labels are
+    where :math:`v_j` is the variance of the j-th output (see `Distance`), and the last term is
+    there for hidden states only. Padding does not count. No labels are
     used. What the teacher gives is computed once and kept where `mercer.config.memory_budget`
     allows; otherwise again in every epoch, with the same result.
 
