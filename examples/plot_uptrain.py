@@ -125,8 +125,8 @@ plt.show()
 # ---------------------------
 # `mercer.convert.allocate` measures what each block alone does to the output when it shrinks, and
 # solves for the shares under one budget, here a twentieth of the numbers. It adds the errors of the
-# blocks up; for shares as small as these the true one is larger, but the choice is the right one. Training
-# afterwards evens much of the difference out.
+# blocks up; for shares as small as these the true one is larger, but the choice is the right one.
+# Training afterwards evens much of the difference out.
 
 allocation = allocate(model, images, keep=0.05)
 print(allocation)

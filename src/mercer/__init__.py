@@ -6,9 +6,9 @@ The rooms load on first use; ``import mercer`` imports torch and nothing heavier
 `mercer.linalg`   leverage scores, pivoted Cholesky, DPPs, streaming ridge, solvers
 `mercer.kernels`  functions k(x, y), and Gram, their matrix as a lazy operator
 `mercer.features` explicit maps phi(x): universal, arc-cosine, neurons
-`mercer.nn`       layers that stand in for those of ``torch.nn``
+`mercer.nn`       layers that stand in for those of ``torch.nn``, adapters for fine-tuning
 `mercer.machines` estimators with fit and predict, for scikit-learn's pipelines
-`mercer.convert`  take a trained model apart and put it back smaller
+`mercer.convert`  take a trained model apart and put it back smaller; fine-tune it
 `mercer.datasets` loaders: what ships with scikit-learn, local files
 `mercer.report`   one self-contained HTML page for what a command found
 `mercer.cli`      the ``mercer`` command

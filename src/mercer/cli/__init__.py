@@ -2,6 +2,7 @@
 
 ================== ===============================================================================
 ``mercer bundle``  train or load a network, bundle it, write the result and a page about it
+``mercer adapt``   fine-tune a text classifier with few trained numbers, and compare ways to do so
 ================== ===============================================================================
 
 Each command is a frozen dataclass whose fields are its options; `main` turns the command line
