@@ -166,6 +166,8 @@ def test_large_integers():
     assert scipy.stats.kstest(found.double().numpy() / 2.0**62, "uniform").pvalue > 1e-3
     with pytest.raises(ValueError, match=r"^high: expected an integer in \[1, 2\^62\], got 0"):
         CounterGenerator(0).integers(0, (3,))
+    with pytest.raises(TypeError, match=r"^high: expected an integer, got float 2\.5"):
+        CounterGenerator(0).integers(2.5, (3,))  # pyright: ignore[reportArgumentType]
 
 
 def test_every_order_is_equally_probable():

@@ -448,6 +448,11 @@ class TestTrain:
             *("0.norm1.weight", "1.norm1.weight"),
         )
 
+    def test_a_tied_parameter_answers_to_all_its_names(self):
+        model, _ = make("GPT2LMHeadModel")
+        for train in (["lm_head"], "lm_head", ["transformer.wte"]):
+            assert adapt(model, "ffn", 8, train=train).report.trained == ("transformer.wte.weight",)
+
     @pytest.mark.parametrize("train", ["head", ["3", "head"]])
     def test_unknown_names_are_refused(self, train):
         with pytest.raises(ValueError, match=r"train: no parameter, .* called 'head'"):
@@ -518,6 +523,31 @@ class TestSaving:
         again = load_adapters(tmp_path / "saved", model)
         x = {"input": inputs(2, 5, 16, dtype=dtype)}
         assert torch.equal(output(again.model, x), output(adapted.model, x))
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_into_a_model_of_another_dtype(self, dtype, tmp_path):
+        model = timm_like()
+        adapted = adapt(model, "both", 8, train=["3"], generator=0)
+        stir(adapted.model)
+        adapted.save_pretrained(tmp_path / "saved")
+        again = load_adapters(tmp_path / "saved", model.to(dtype)).model
+        assert {p.dtype for p in again.parameters()} == {dtype}
+        x = inputs(2, 5, 16)
+        found, expected = again(x.to(dtype)), adapted.model.to(dtype)(x.to(dtype))
+        assert torch.equal(found, expected)
+
+    def test_refuses_a_model_of_another_width(self, tmp_path):
+        net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
+        wide = nn.Sequential(nn.Linear(4, 9), nn.LayerNorm(9), nn.Linear(9, 2))
+        for name in ("0", "1"):
+            adapt(net, [name], 8).save_pretrained(tmp_path / name)
+            with pytest.raises(ValueError, match=rf"'{name}' returns vectors of length 9.* 8"):
+                load_adapters(tmp_path / name, wide)
+
+    def test_refuses_a_model_without_numbers(self, tmp_path):
+        adapt(timm_like(), "ffn", 8).save_pretrained(tmp_path / "saved")
+        with pytest.raises(ValueError, match=r"^model: it is on the meta device"):
+            load_adapters(tmp_path / "saved", timm_like().to("meta"))
 
     def test_refuses_what_does_not_fit(self, tmp_path):
         model = timm_like()

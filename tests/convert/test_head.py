@@ -418,6 +418,15 @@ def test_bad_input(options, error, match):
 
 
 @pytest.mark.parametrize("fit", [True, False])
+def test_a_weight_that_is_not_finite_is_refused(fit):
+    model = mlp()
+    with torch.no_grad():
+        next(model[2].parameters())[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        bundle_head(model, inputs(20, 5), fit=fit)
+
+
+@pytest.mark.parametrize("fit", [True, False])
 def test_features_that_cannot_stand_for_a_function(fit):
     kind, config, *_ = HEADS[3]
     model = classifier(kind, config)

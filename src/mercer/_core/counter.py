@@ -230,6 +230,7 @@ class CounterGenerator:
             Integers in [0, high); none is more probable than another by more than one in
             2^63 / high.
         """
+        high = _check("high", high)
         if not 1 <= high <= 2**62:
             raise ValueError(f"high: expected an integer in [1, 2^62], got {high}")
         top, low = self.words(2 * math.prod(shape)).reshape(-1, 2).unbind(-1)

@@ -169,16 +169,18 @@ def _named_parameters(model: nn.Module, train: str | Iterable[str]) -> tuple[str
     else:
         wanted = set(check_names("train", train))
         matches = wanted.__contains__
-    found, used = [], set()
-    for name, _ in model.named_parameters():
+    # A tied parameter answers to all its names, and is listed under its first.
+    first = {id(p): name for name, p in model.named_parameters()}
+    found, used = set(), set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         parts = name.split(".")
         hits = {start for i in range(1, len(parts) + 1) if matches(start := ".".join(parts[:i]))}
         if hits:
-            found.append(name)
+            found.add(first[id(parameter)])
             used |= hits
     missing = sorted(wanted - used) if wanted is not None else [] if found else [train]
     if missing:
         raise ValueError(
             f"train: no parameter, and no module with parameters, is called {missing[0]!r}"
         )
-    return tuple(found)
+    return tuple(name for name, _ in model.named_parameters() if name in found)

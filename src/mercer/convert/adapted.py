@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from .._core.saving import load_state, save_state
 from ..nn.adapter import SNNKAdapter
+from .adapter_places import stated_width
+from .linear import is_linear
 from .placing import unfuse
-from .running import check_model
+from .running import check_model, check_numbers
 
 CHILD = "snnk_adapter"  # under this name the adapter is a child of the module that it follows
 _HANDLE = "_snnk_adapter_handle"
@@ -221,14 +223,14 @@ def load_adapters(
     Returns
     -------
     Adapted
-        The model with its adapters, on the device and in the mode of ``model``.
+        The model with its adapters, on the device, of the dtype and in the mode of ``model``.
 
     Raises
     ------
     FileNotFoundError
         If the folder holds no saved adapters.
     ValueError
-        If it holds something else, or the model does not fit.
+        If it holds something else, or the model does not fit or is on the meta device.
 
     Examples
     --------
@@ -244,6 +246,7 @@ def load_adapters(
     True
     """
     check_model(model)
+    check_numbers(model)
     config, state = load_state(folder)
     if config.get("class") != _CLASS:
         raise ValueError(
@@ -261,6 +264,14 @@ def load_adapters(
         if hasattr(module, CHILD):
             raise ValueError(f"{misfit}{name!r} has an adapter already")
         adapters[name] = SNNKAdapter.build(description)
+        width = None
+        if is_linear(module) or isinstance(module, nn.LayerNorm):  # others may say another one
+            width = stated_width(module)
+        if width not in (None, adapters[name].width):
+            raise ValueError(
+                f"{misfit}{name!r} returns vectors of length {width}, the adapter after it takes "
+                f"{adapters[name].width}"
+            )
         start = f"{name}.{CHILD}.".lstrip(".")
         inside = {
             key.removeprefix(start): state.pop(key) for key in list(state) if key.startswith(start)
@@ -276,8 +287,11 @@ def load_adapters(
             raise ValueError(f"{misfit}{name} has shape {tuple(tensor.shape)} there, here {shape}")
     # All of it fits: only now is anything changed.
     for name, adapter in adapters.items():
-        anchor = device_and_dtype(model, name)[0]
-        attach(model, name, adapter.to(anchor).train(model.get_submodule(name).training))
+        device, dtype = device_and_dtype(model, name)
+        adapter.to(device)
+        if adapter.snnk.weight.dtype != dtype:
+            adapter.to(dtype)
+        attach(model, name, adapter.train(model.get_submodule(name).training))
     for name, tensor in state.items():
         own[name].copy_(tensor)
     return Adapted(model, freeze_rest(model, tuple(adapters), trained))

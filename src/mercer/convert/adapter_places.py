@@ -174,7 +174,7 @@ def output_widths(model: nn.Module, names: Iterable[str], batch: Batch | None) -
     widths = {}
     for name in names:
         module = model.get_submodule(name)
-        width = _stated_width(module)
+        width = stated_width(module)
         if width is None:
             raise ValueError(
                 f"where: the width of what {name!r}, a {type(module).__name__}, returns is not "
@@ -184,7 +184,8 @@ def output_widths(model: nn.Module, names: Iterable[str], batch: Batch | None) -
     return widths
 
 
-def _stated_width(module: nn.Module) -> int | None:
+def stated_width(module: nn.Module) -> int | None:
+    """Return the length of the vectors that a module says it returns."""
     if is_linear(module):
         return sizes_of(module)[1]
     for name in ("out_features", "embed_dim", "embedding_dim"):

@@ -18,7 +18,7 @@ from .observe import Block, Skipped, observe
 from .options import Options, read_keep, read_projection, read_ridge
 from .placing import attribute, fused_paths, place
 from .replace_block import plan_blocks, replace_block, stored_after
-from .running import check_model, evaluating
+from .running import check_model, check_numbers, evaluating
 
 _MOST_TOLD = 12  # skipped layers that an error names
 
@@ -130,8 +130,8 @@ def bundle(
     )
     wanted = read_where(where)
     check_model(model)
-    if not dry_run and any(p.is_meta for p in (*model.parameters(), *model.buffers())):
-        raise ValueError("model: it is on the meta device and holds no numbers to calibrate with")
+    if not dry_run:
+        check_numbers(model)
     calibration = Calibration(calibrate)
     before = stored_numbers(model)
     work = model if inplace or dry_run else copy.deepcopy(model)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._core.activation import resolve_activation
-from .._core.checks import check_generator, check_int
+from .._core.checks import check_finite, check_generator, check_int
 from .._core.counter import RandomSource
 from ..features import FeatureMap, NeuronFeatures
 from ..nn.layer_features import draw_features
@@ -21,7 +21,7 @@ from .observe import REACHES_OUTPUT, Block, Skipped, observe
 from .options import FROM_LAYER, Options, read_projection, read_ridge
 from .placing import attribute, place
 from .replace_block import Plan, plan_blocks, replace_block
-from .running import check_model, evaluating
+from .running import check_model, check_numbers, evaluating
 
 _SHARE = 4  # of the hidden neurons, one in so many is a feature by default
 
@@ -136,8 +136,7 @@ def bundle_head(
     if num_features is not None:
         check_int("num_features", num_features)
     check_model(model)
-    if any(p.is_meta for p in (*model.parameters(), *model.buffers())):
-        raise ValueError("model: it is on the meta device and holds no numbers to calibrate with")
+    check_numbers(model)
     calibration = Calibration(calibrate)
     before = stored_numbers(model)
     work = model if inplace else copy.deepcopy(model)
@@ -242,6 +241,7 @@ def _start_afresh(
     block, count = plan.block, plan.report.num_features
     first, second = _layers(model, block)
     weight = weight_of(first)
+    check_finite(f"model: the weight of {block.first!r}", weight)  # the draws take its scale
     kept = plan.activation is None  # a function computes it, and stays
     if kept and options.features != "neuron":
         raise ValueError(f"features: {why_no_features(model, block)} (head {block.name!r})")

@@ -30,6 +30,12 @@ def check_model(model: Any) -> nn.Module:
     return model
 
 
+def check_numbers(model: nn.Module) -> None:
+    """Raise where a model, or a part of it, is on the meta device."""
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError("model: it is on the meta device and holds no numbers; load them first")
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Run in evaluation mode, unfused and without gradients, then put every mode back.
