@@ -4,7 +4,7 @@ import importlib
 import inspect
 from pathlib import Path
 
-from docs.surface import public_names, rooms
+from docs.surface import ON_DEMAND, public_names, rooms
 
 CHOOSING = """\
 Which one should I use?
@@ -31,6 +31,8 @@ def _title(text: str, line: str) -> str:
 def _room_page(room: str) -> str:
     module = importlib.import_module(f"mercer.{room}")
     names = public_names(room)
+    if room in ON_DEMAND:  # what its room offers too is described there
+        names = [name for name in names if name not in public_names(room.partition(".")[0])]
     things = [name for name in names if callable(getattr(module, name))]
     constants = [name for name in names if name not in things]
     lines = [
@@ -85,8 +87,14 @@ def _house_page() -> str:
 def write_reference(folder: Path) -> None:
     """Write an index, one page for each room, and the page of tables."""
     pages = {"choosing": _choosing_page(), "mercer": _house_page()}
-    pages |= {room: _room_page(room) for room in rooms()}
-    pages["index"] = INDEX + "".join(f"   {name}\n" for name in ("mercer", *rooms()))
+    listed = [
+        name
+        for room in rooms()
+        for name in (room, *ON_DEMAND)
+        if name == room or name.startswith(f"{room}.")
+    ]
+    pages |= {name: _room_page(name) for name in listed}
+    pages["index"] = INDEX + "".join(f"   {name}\n" for name in ("mercer", *listed))
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
         path = folder / f"{name}.rst"

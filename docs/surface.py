@@ -25,6 +25,9 @@ ORDER = (
     "cli",
 )
 
+# Modules that a room imports only when they are asked for, and that are public themselves.
+ON_DEMAND = ("convert.peft",)
+
 
 def rooms() -> list[str]:
     """Return the public rooms that have moved in, in their order."""
@@ -32,11 +35,13 @@ def rooms() -> list[str]:
 
 
 def public_names(room: str) -> list[str]:
-    """Return what a room re-exports by ``from .file import Name as Name``, sorted.
+    """Return what a room or a module offers by ``from .file import Name as Name``, sorted.
 
     What a room imports only when it is asked for stands under ``if typing.TYPE_CHECKING``.
     """
-    tree = ast.parse((SOURCE / room / "__init__.py").read_text(encoding="utf-8"))
+    path = SOURCE.joinpath(*room.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     lazy = [node.body for node in tree.body if isinstance(node, ast.If)]
     nodes = [*tree.body, *(node for body in lazy for node in body)]
     imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]

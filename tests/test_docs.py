@@ -8,7 +8,7 @@ import pytest
 
 from docs.reference import write_reference
 from docs.render_evidence import render
-from docs.surface import SOURCE, public_names, rooms
+from docs.surface import ON_DEMAND, SOURCE, public_names, rooms
 
 ROOT = SOURCE.parents[1]
 ROW = {
@@ -56,6 +56,17 @@ def test_every_public_thing_is_in_the_reference(pages, room):
         and type(value).__name__ != "module"
     }
     assert public == set(public_names(room)) == listed
+
+
+@pytest.mark.parametrize("module", ON_DEMAND)
+def test_what_is_imported_on_demand_is_in_the_reference(pages, module):
+    assert f"   {module}\n" in pages["index"]
+    assert f".. automodule:: mercer.{module}\n" in pages[module]
+    offered = importlib.import_module(f"mercer.{module}")
+    for name in public_names(module):
+        assert hasattr(offered, name)
+        on = [page for page in (module, module.partition(".")[0]) if f"   {name}\n" in pages[page]]
+        assert len(on) == 1, f"{name} is described on {on}"
 
 
 @pytest.mark.parametrize("room", rooms())
