@@ -44,11 +44,14 @@ class Task(abc.ABC):
         Folder of the finished runs.
     epochs, batch_size : int
         The same for every method.
+    rate_factor : float
+        On the learning rates of every method, where the table's are too small or too large.
     """
 
     name: str
     epochs: int
     batch_size: int = 32
+    rate_factor: float = 1.0
 
     @abc.abstractmethod
     def spec(self) -> dict[str, Any]:
@@ -177,12 +180,13 @@ class Comparison:
         path = self.path(run)
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
+    def rates(self, method: str) -> list[float]:
+        """Return the learning rates to choose among."""
+        return [self.task.rate_factor * rate for rate in METHODS[method].learning_rates]
+
     def chosen(self, method: str) -> float | None:
         """Return the learning rate with the best development set, once all four are known."""
-        tried = {
-            rate: self.result(Run(method, rate, self.seeds[0]))
-            for rate in METHODS[method].learning_rates
-        }
+        tried = {rate: self.result(Run(method, rate, self.seeds[0])) for rate in self.rates(method)}
         if any(result is None for result in tried.values()):
             return None
         # Ties go to the lower loss.
@@ -194,7 +198,7 @@ class Comparison:
         for method in self.methods:
             rate = self.chosen(method)
             if rate is None:
-                found = [Run(method, r, self.seeds[0]) for r in METHODS[method].learning_rates]
+                found = [Run(method, r, self.seeds[0]) for r in self.rates(method)]
             else:
                 found = [Run(method, rate, seed) for seed in self.seeds]
             runs += [run for run in found if not self._finished(run, tested=rate is not None)]
@@ -243,7 +247,7 @@ class Comparison:
             _load(tensors, weights)
         if tested:
             result["test"] = evaluate(self.task, prepared.model, "test")
-            for rate in METHODS[run.method].learning_rates:  # no longer needed
+            for rate in self.rates(run.method):  # no longer needed
                 other = self.path(Run(run.method, rate, self.seeds[0]))
                 if rate != run.learning_rate or run.seed == self.seeds[0]:
                     other.with_suffix(".safetensors").unlink(missing_ok=True)
@@ -271,7 +275,7 @@ class Comparison:
                 "learning_rate": rate,
                 "dev": {
                     f"{r:g}": self.result(Run(method, r, self.seeds[0]))["dev"]["accuracy"]
-                    for r in METHODS[method].learning_rates
+                    for r in self.rates(method)
                 },
                 **{k: results[0][k] for k in ("trainable", "bytes", "head_bytes", "frozen_bytes")},
                 "test": tests.tolist(),
