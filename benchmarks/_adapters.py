@@ -6,7 +6,6 @@ named after everything they depend on, so a comparison that was killed goes on w
 two processes can share the work.
 """
 
-import abc
 import argparse
 import fcntl
 import hashlib
@@ -21,67 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _adapter_report import bootstrap, show, step_times
+from _adapter_task import Task, over
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mercer.cli.adapt_methods import METHODS, Prepared, prepare, stored_bytes
 from mercer.cli.environment import describe_environment
-from mercer.cli.timing import interleaved
 from mercer.convert.training import batch_indices, train
 
 OUT = Path(__file__).parents[1] / "out" / "benchmarks"
 SEEDS = (0, 1, 2)
 VERSION = 1  # raise it when the code changes what a run gives
 _LIBRARIES = ("torch", "transformers", "peft")
-
-
-class Task(abc.ABC):
-    """A model with a head called ``classifier``, and data to fine-tune it on.
-
-    Attributes
-    ----------
-    name : str
-        Folder of the finished runs.
-    epochs, batch_size : int
-        The same for every method.
-    rate_factor : float
-        On the learning rates of every method, where the table's are too small or too large.
-    """
-
-    name: str
-    epochs: int
-    batch_size: int = 32
-    rate_factor: float = 1.0
-
-    @abc.abstractmethod
-    def spec(self) -> dict[str, Any]:
-        """Plain values that tell model and data from others."""
-
-    @abc.abstractmethod
-    def model(self, seed: int) -> nn.Module:
-        """Make a fresh model; the seed decides its head, ``model.embed(**inputs)`` is (n, d)."""
-
-    @abc.abstractmethod
-    def labels(self, split: str) -> Tensor:
-        """Labels of "train", "dev" or "test", (n,)."""
-
-    @abc.abstractmethod
-    def lengths(self, split: str) -> list[int]:
-        """Length of each sample."""
-
-    @abc.abstractmethod
-    def inputs(self, split: str, index: Tensor) -> dict[str, Tensor]:
-        """Make a batch of inputs."""
-
-
-@torch.no_grad()
-def over(task: Task, split: str, function: Callable[..., Tensor], size: int = 64) -> Tensor:
-    """Apply a function of inputs to a split, in batches of like length; rows in their order."""
-    order = torch.tensor(task.lengths(split)).argsort(stable=True)
-    rows = torch.cat([function(**task.inputs(split, part)) for part in order.split(size)])
-    back = torch.empty_like(rows)
-    back[order] = rows
-    return back
 
 
 def fit(task: Task, prepared: Prepared, learning_rate: float, seed: int) -> list[float]:
@@ -294,54 +245,6 @@ class Comparison:
         rate = self.chosen(method)
         texts = [self.result(Run(method, rate, seed))["test"]["right"] for seed in self.seeds]
         return torch.tensor([[int(c) for c in text] for text in texts], dtype=torch.float64)
-
-
-def bootstrap(values: Tensor, draws: int = 4000, seed: int = 0) -> list[float]:
-    """Central 95 % interval of the mean of (seeds, n), rows and columns resampled."""
-    source = torch.Generator().manual_seed(seed)
-    seeds, n = values.shape
-    means = []
-    for _ in range(draws):
-        row = torch.randint(seeds, (seeds,), generator=source)
-        column = torch.randint(n, (n,), generator=source)
-        means.append(values[row].mean(0)[column].mean())
-    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    return torch.quantile(torch.stack(means), ends).tolist()
-
-
-def step_times(task: Task, methods: Sequence[str], seconds: float) -> dict[str, dict[str, Any]]:
-    """Time of one training step at the same batch, turn by turn."""
-    lengths = torch.tensor(task.lengths("train"))
-    middle = lengths.argsort(stable=True)[len(lengths) // 2 :][: task.batch_size]
-    inputs, labels = task.inputs("train", middle), task.labels("train")[middle]
-
-    def stepper(method: str) -> Callable[[], None]:
-        ready = prepare(task.model(0), method, head=["classifier"])
-        model = ready.model.train()
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
-
-        def step() -> None:
-            optimizer.zero_grad()
-            F.cross_entropy(model(**inputs), labels).backward()
-            optimizer.step()
-
-        return step
-
-    return interleaved({m: stepper(m) for m in methods}, seconds, least=5, most=1000)
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    """Print the table."""
-    print(f"\n{'method':24s}{'trained':>12s}{'bytes':>12s}  test accuracy    to LoRA [95 %]")
-    for row in rows:
-        text = f"{row['title']:24s}{row['trainable']:12,d}{row['bytes']:12,d}"
-        text += f"  {row['accuracy']:.2f} +- {row['sd']:.2f}"
-        if "difference" in row:
-            low, high = row["interval"]
-            text += f"   {row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
-        if "step" in row:
-            text += f"   {1000 * row['step']['median']:.0f} ms a step"
-        print(text)
 
 
 def main(full: Callable[[Path], Task], quick: Callable[[Path], Task], description: str) -> None:

@@ -8,7 +8,8 @@ in out/benchmarks/sst2_adapters; run it again to go on, or twice at once to shar
 """
 
 import torch
-from _adapters import Task, digest_of, main
+from _adapter_task import Task
+from _adapters import digest_of, main
 from _minilm import MiniLM
 from torch import Tensor, nn
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _adapters import Task, claim, digest_of, main, write_aside
+from _adapter_task import Task
+from _adapters import claim, digest_of, main, write_aside
 from torch import Tensor, nn
 from torch.nn import functional as F
 
