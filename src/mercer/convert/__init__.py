@@ -1,4 +1,4 @@
-"""Take a trained model apart and put it back smaller.
+"""Take a trained model apart and put it back smaller, or fine-tune it with few trained numbers.
 
 Which one should I use?
 
@@ -18,8 +18,8 @@ Which one should I use?
                      after some of its modules, all else frozen
 `SNNKConfig`         the same, or SNNK beside linear layers, through PEFT: several named
                      adapters, the ``Trainer`` of transformers; see `mercer.convert.peft`
-`trainable`          what trains in a model, and how much
 `load_adapters`      put back what ``adapt(...).save_pretrained(folder)`` wrote
+`trainable`          any model: what trains in it, and how much
 ==================== ====================================================================
 """
 
