@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
 
-from mercer.cli import adapt_classifier
+from mercer.cli import adapt_classifier, adapt_text
 from mercer.cli.adapt_methods import METHODS, stored_bytes
+from mercer.cli.timing import interleaved
 from mercer.convert.training import Diverged
 from mercer.datasets import read_texts
+from mercer.report import Page
 from tests.cli.conftest import make_rows
 from tests.cli.test_bundle_command import (
     FILES,
@@ -59,6 +62,14 @@ def scores_of(load, texts, base):
         return torch.cat([model(**tokenizer(t, return_tensors="pt")).logits for t in texts])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_timing():
+    """Time five rounds, not two seconds of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapt_text, "interleaved", partial(interleaved, seconds=0.0))
+        yield
+
+
 @pytest.fixture(scope="module")
 def adapted(texts, tiny_bert, tmp_path_factory):
     """Two methods, learning rates chosen on held-out texts, two seeds."""
@@ -67,6 +78,25 @@ def adapted(texts, tiny_bert, tmp_path_factory):
     code, printed, errors = run("adapt", tiny_bert, *given)
     assert (code, errors) == (0, "")
     return out, printed, given
+
+
+def resumed_steps(patch):
+    """Collect how many steps each training takes from a checkpoint."""
+    train, seen = adapt_classifier.train, []
+
+    def spy(*args, **options):
+        done = train(*args, **options)
+        seen.append(done.resumed)
+        return done
+
+    patch.setattr(adapt_classifier, "train", spy)
+    return seen
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Leave the figures out of pages, which take longer than the small trainings here."""
+    monkeypatch.setattr(Page, "figure", lambda self, *args, **options: None)
 
 
 class TestResults:
@@ -153,6 +183,7 @@ class TestResults:
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     "method",
     [name if name == "snnk" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
@@ -176,6 +207,7 @@ def test_each_methods_model_loads_by_the_lines_of_the_page(method, texts, tiny_b
 
 
 class TestResuming:
+    @pytest.mark.slow
     @pytest.mark.paper(
         "core-scalable-neural-network-kernels",
         kind="exact",
@@ -199,16 +231,8 @@ class TestResuming:
         (checkpoint,) = (out / ".steps").glob("*.unfinished")
         reached = len(load_file(checkpoint / "model.safetensors")["losses"])
         assert 0 < reached < 320
-        seen = []
         with pytest.MonkeyPatch.context() as patch:
-            train = adapt_classifier.train
-
-            def spy(*args, **options):
-                done = train(*args, **options)
-                seen.append(done.resumed)
-                return done
-
-            patch.setattr(adapt_classifier, "train", spy)
+            seen = resumed_steps(patch)
             assert run(*args, "--resume")[0] == 0
         assert seen == [reached]  # from where it was, not from the start
         assert run("adapt", tiny_bert, *options(texts, whole, *given))[0] == 0
@@ -224,16 +248,31 @@ class TestResuming:
         assert {path.name for path in out.iterdir()} == FILES
         assert not list((out / ".steps").glob("*.unfinished"))
 
+    @pytest.mark.usefixtures("without_figures")
     def test_ctrl_c_says_how_to_go_on(self, texts, tiny_bert, tmp_path, monkeypatch):
-        given = options(texts, tmp_path / "out", "--learning-rate", 0.002, "--method", "probe")
+        given = ("--learning-rate", 0.002, "--method", "snnk", "--epochs", 16)  # 64 steps
+        out = tmp_path / "out"
+        loss, steps = adapt_classifier.Encoded.loss, []
+
+        def interrupted(*args):
+            steps.append(None)
+            if len(steps) == 57:  # after the checkpoint of step 50
+                signal.raise_signal(signal.SIGINT)
+            return loss(*args)
+
         with monkeypatch.context() as patch:
-            patch.setattr(
-                adapt_classifier, "train", lambda *a, **k: signal.raise_signal(signal.SIGINT)
-            )
-            code, printed, errors = run("adapt", tiny_bert, *given)
+            patch.setattr(adapt_classifier.Encoded, "loss", interrupted)
+            code, printed, errors = run("adapt", tiny_bert, *options(texts, out, *given))
         assert (code, printed) == (130, "")
         assert errors.strip() == "mercer: interrupted; the same command with --resume continues"
-        assert run("adapt", tiny_bert, *given, "--resume")[0] == 0
+        seen = resumed_steps(monkeypatch)
+        assert run("adapt", tiny_bert, *options(texts, out, *given), "--resume")[0] == 0
+        whole = tmp_path / "whole"
+        assert run("adapt", tiny_bert, *options(texts, whole, *given))[0] == 0
+        assert seen == [50, 0]
+        ours, theirs = (load_file(o / "model" / "model.safetensors") for o in (out, whole))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.slow
@@ -293,6 +332,7 @@ class TestModels:
         assert entry["reload"]["identical"]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_own_texts_to_choose_on(texts, tiny_bert, tmp_path):
     out = tmp_path / "out"
     given = options(texts, out, "--dev", texts / "dev.tsv", "--method", "probe", "--epochs", 1)
@@ -305,6 +345,7 @@ def test_own_texts_to_choose_on(texts, tiny_bert, tmp_path):
         assert 40 * each["accuracy"] == pytest.approx(round(40 * each["accuracy"]))
 
 
+@pytest.mark.usefixtures("without_figures")
 class TestDivergence:
     def test_a_candidate_that_diverges_is_passed_over(
         self, texts, tiny_bert, tmp_path, monkeypatch
