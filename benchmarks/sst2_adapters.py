@@ -4,7 +4,8 @@ Mean-pooled MiniLM with a linear head. The learning rate of each method is chose
 the development set (872), the test set (1,821) is read once for each of three seeds. Prints
 trained numbers and stored bytes without the head, test accuracy, the difference to LoRA with its
 paired bootstrap interval over sentences and seeds, and the time of a step. Finished runs are kept
-in out/benchmarks/sst2_adapters; run it again to go on, or twice at once to share the work.
+in out/benchmarks/sst2_adapters; run it again to go on, or twice at once to share the work (the
+second with ``--work-only``). ``--json FILE`` writes the numbers, ``--quick`` tries it out.
 """
 
 import torch
