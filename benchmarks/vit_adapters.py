@@ -4,7 +4,7 @@ The ViT (4 layers, width 128, patches of 8 by 8) is trained from scratch on airp
 bird, cat and deer (5 x 1,000 images with flips and crops) and kept in out/benchmarks. Then the
 methods of `sst2_adapters.py` fine-tune it to dog, frog, horse, ship and truck under the same rules:
 3,000 training images, 1,000 to choose among four learning rates, 1,000 test images that are read
-once for each of three seeds.
+once for each of three seeds. ``--json FILE`` writes the numbers, ``--quick`` tries it out.
 """
 
 import io
