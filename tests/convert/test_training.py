@@ -7,6 +7,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -275,6 +276,20 @@ class TestSteps:
         assert all(torch.equal(a, b) for a, b in zip((first, second, third), again, strict=True))
         assert not torch.equal(first, masks[1][0])
 
+    def test_on_the_cpu_the_state_of_other_devices_stays(self, monkeypatch):
+        def seed_everywhere(seed: int) -> None:
+            raise AssertionError("this seeds all devices, and no other than the CPU's is put back")
+
+        model = network()
+        monkeypatch.setattr(torch, "manual_seed", seed_everywhere)
+        run(model)
+
+    def test_numbers_of_numpy_are_numbers(self, tmp_path):
+        model, other = network(), network()
+        run(model, steps=4, learning_rate=0.5)
+        run(other, steps=np.int64(4), learning_rate=np.float32(0.5), checkpoint=tmp_path / "to")
+        assert same(model.state_dict(), other.state_dict())
+
     def test_modes_and_gradients_are_put_back(self, global_state_unchanged):
         model = network().eval()
         model[3].train()
@@ -290,6 +305,19 @@ class TestSteps:
 
 
 class TestRefuses:
+    @pytest.mark.parametrize(
+        ("value", "told"),
+        [
+            (0.5, "float"),
+            (torch.tensor(0.5), r"one of shape \(\), requires_grad=False"),
+            (torch.ones(2, requires_grad=True), r"one of shape \(2,\), requires_grad=True"),
+        ],
+        ids=["float", "constant", "vector"],
+    )
+    def test_a_loss_that_is_no_scalar_with_a_gradient(self, value, told):
+        with pytest.raises(TypeError, match=f"^loss: expected .* scalar .*, got {told}"):
+            train(network(), lambda step: value, 3, learning_rate=0.1)
+
     def test_a_model_of_which_nothing_trains(self):
         with pytest.raises(ValueError, match="model: none of its parameters requires a gradient"):
             run(network().requires_grad_(False))
@@ -326,6 +354,10 @@ class TestRefuses:
 
 
 class TestBatchIndices:
+    def test_a_size_below_one_is_refused(self):
+        with pytest.raises(ValueError, match=r"^batch_size: expected an integer >= 1, got 0"):
+            batch_indices([1, 2], 0, seed=0, epoch=0)
+
     @pytest.mark.parametrize(("count", "size"), [(1, 4), (40, 10), (41, 10), (1003, 8)])
     def test_every_sample_comes_once(self, count, size):
         lengths = torch.randint(1, 60, (count,)).tolist()

@@ -22,7 +22,7 @@ _LARGEST_GRADIENT = 1.0
 _BUCKET = 50  # batches whose samples are sorted by length together
 
 
-class Diverged(ValueError):
+class Diverged(ValueError):  # noqa: N818 - the outcome of a learning rate, which callers try
     """A loss or a gradient that is not finite: the learning rate is too large."""
 
 
@@ -67,6 +67,7 @@ def batch_indices(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     >>> sorted(len(batch) for batch in batch_indices([3, 1, 2, 1, 5], 2, seed=0, epoch=0))
     [1, 2, 2]
     """
+    check_int("batch_size", batch_size)
     source = torch.Generator().manual_seed(_seed_of(seed, "epoch", epoch))
     order = torch.randperm(len(lengths), generator=source)
     size = torch.as_tensor(lengths)
@@ -131,6 +132,8 @@ def train(
 
     Raises
     ------
+    TypeError
+        If an argument has the wrong type, or what the loss returns is no scalar with a gradient.
     ValueError
         If nothing trains, a number is out of range, a loss or its gradient is not finite (a
         `Diverged`, then), or the checkpoint is of another training.
@@ -149,10 +152,9 @@ def train(
     >>> done.losses[-1] < 1e-3
     True
     """
-    check_int("steps", steps, least=0)
-    check_int("every", every)
-    check_real("learning_rate", learning_rate, above=0.0)
-    check_real("weight_decay", weight_decay, least=0.0)
+    steps, every = check_int("steps", steps, least=0), check_int("every", every)
+    learning_rate = check_real("learning_rate", learning_rate, above=0.0)
+    weight_decay = check_real("weight_decay", weight_decay, least=0.0)
     names, parameters = _trained(model)
     optimizer = torch.optim.AdamW(
         [
@@ -176,17 +178,20 @@ def train(
     resumed, start = len(losses), time.perf_counter()
     modes = {module: module.training for module in model.modules()}
     model.train()
-    # Only where the seed can matter: forking the state of a device that is not used costs time.
-    devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})
+    # torch.manual_seed reaches every device's state: only where one can matter, and then all of
+    # them are put back.
+    on_cpu = all(t.device.type == "cpu" for t in (*model.parameters(), *model.buffers()))
+    seed_all = torch.default_generator.manual_seed if on_cpu else torch.manual_seed
+    devices = [] if on_cpu else list(range(torch.cuda.device_count()))
     try:
         with torch.random.fork_rng(devices=devices):
             bar = progress_bar(range(resumed, steps), label, show=progress, total=steps - resumed)
             for step in bar:
-                torch.manual_seed(_seed_of(seed, "step", step))
+                seed_all(_seed_of(seed, "step", step))
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate * _share(step, steps)
                 optimizer.zero_grad(set_to_none=True)
-                value = loss(step)
+                value = _check_loss(loss(step))
                 _check_finite("loss", value, step, learning_rate)
                 value.backward()
                 norm = nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
@@ -202,6 +207,15 @@ def train(
     if checkpoint is not None and steps > resumed:
         _save(Path(checkpoint), digest, model, optimizer, losses)
     return Training(tuple(losses), resumed, time.perf_counter() - start)
+
+
+def _check_loss(value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        told = type(value).__name__
+        if isinstance(value, Tensor):
+            told = f"one of shape {tuple(value.shape)}, requires_grad={value.requires_grad}"
+        raise TypeError(f"loss: expected it to return a scalar tensor with a gradient, got {told}")
+    return value
 
 
 def _check_finite(what: str, value: Tensor, step: int, learning_rate: float) -> None:
