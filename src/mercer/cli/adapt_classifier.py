@@ -82,7 +82,7 @@ class Classifier:
             torch.random.fork_rng(devices=[]),
             user_errors(OSError, ValueError, KeyError, prefix=prefix),
         ):
-            torch.manual_seed(seed)  # of the numbers of a new head
+            torch.default_generator.manual_seed(seed)  # of the numbers of a new head
             model, info = kind.from_pretrained(
                 self._where,
                 use_safetensors=True,

@@ -143,10 +143,8 @@ def plan_adaptation(
 
 def _sorted_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """Return the different labels: numbers by size, other texts by alphabet."""
-    found = set(labels)
-    if all(label.isdecimal() for label in found):
-        return tuple(sorted(found, key=int))
-    return tuple(sorted(found))
+    found = sorted(set(labels))  # first: of numbers written in two ways, none is smaller
+    return tuple(sorted(found, key=int) if all(each.isdecimal() for each in found) else found)
 
 
 def _numbers(

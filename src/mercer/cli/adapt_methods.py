@@ -237,7 +237,7 @@ def _peft(model: nn.Module, config: Any, seed: int) -> None:
     from peft import get_peft_model
 
     with torch.random.fork_rng(devices=[]):  # PEFT draws from the global state
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         get_peft_model(model, config)  # type: ignore[arg-type]  # any module, changed in place
 
 
