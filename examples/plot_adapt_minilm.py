@@ -31,13 +31,13 @@ transformers.logging.disable_progress_bar()
 # %%
 # The data
 # --------
-# Sentences of fewer than eighty characters, so that this page takes seconds.
+# Sentences of fewer than sixty characters, so that this page takes seconds.
 
 
 def short_sentences(split):
     """Return sentences and their classes, 0 for bad and 1 for good."""
     data = sst2(split)
-    rows = [i for i, text in enumerate(data.texts) if len(text) < 80]
+    rows = [i for i, text in enumerate(data.texts) if len(text) < 60]
     return [data.texts[i] for i in rows], torch.tensor([int(data.labels[i]) for i in rows])
 
 
@@ -58,7 +58,7 @@ dense = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
 adapted = adapt(dense, "both", num_features=256, bottleneck=4, train="classifier", generator=0)
 model = adapted.model.train()
 
-steps, losses = 120, []
+steps, losses = 100, []
 parameters = [p for p in model.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(parameters, lr=4e-3)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
