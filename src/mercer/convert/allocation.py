@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._core.axes import axes_or_new
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -74,10 +76,7 @@ class Allocation:
         matplotlib Axes
             The axes.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.figure(figsize=(6.4, 3.6), layout="constrained").add_subplot()
+        ax = axes_or_new(ax)
         costs, errors = zip(*self.front, strict=True)
         ax.step(costs, errors, where="post", color="#0072B2", label="best for each cost")
         ax.plot(self.spent, self.predicted, "o", color="#D55E00", label="chosen")

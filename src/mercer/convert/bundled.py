@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from .._core.axes import axes_or_new
 from .._core.saving import save_state
 from .architecture import describe_model
 from .observe import Skipped
@@ -116,10 +117,7 @@ class BundleReport:
         matplotlib Axes
             The axes.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.figure(figsize=(6.4, 3.6), layout="constrained").add_subplot()
+        ax = axes_or_new(ax)
         positions = range(1, len(self.blocks) + 1)
         ax.bar(positions, [block.r2 or 0.0 for block in self.blocks], color="#0072B2", width=0.7)
         ax.set_xticks(positions)

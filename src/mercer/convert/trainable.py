@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from .._core.axes import axes_or_new
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -102,11 +104,7 @@ class TrainableReport:
             rows = [(name, count) for name, count in rows if name in largest]
             rest = [count for name, count in counts.items() if name not in largest]
             rows.append((f"{len(rest)} others", sum(rest)))
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            size = (6.4, 1.2 + 0.26 * max(len(rows), 3))
-            ax = plt.figure(figsize=size, layout="constrained").add_subplot()
+        ax = axes_or_new(ax, (6.4, 1.2 + 0.26 * max(len(rows), 3)))
         places = range(len(rows))
         bars = ax.barh(places, [count for _, count in rows], height=0.7, color="#0072B2")
         ax.bar_label(bars, [f"{count:,}" for _, count in rows], padding=3, fontsize=8)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from .._core.axes import axes_or_new
 from .bundled import BundleReport, report_from_dict, save_converted
 from .distil import Distance
 
@@ -94,10 +95,7 @@ class UptrainReport:
         matplotlib Axes
             The axes.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.figure(figsize=(6.4, 3.6), layout="constrained").add_subplot()
+        ax = axes_or_new(ax)
         width = max(len(self.losses) // _POINTS, 1)
         parts = [self.losses[i : i + width] for i in range(0, len(self.losses), width)]
         ends = [min((i + 1) * width, self.steps) for i in range(len(parts))]
