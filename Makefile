@@ -65,9 +65,9 @@ format: $(VENV)/.dev  ## let ruff rewrite
 bench: $(VENV)/.dev  ## the benchmarks, Mercer and its peers in one run (out/benchmarks/)
 	$(BIN)/python benchmarks/run.py
 
-# One process at a time: some of the evidence is time.
 evidence: $(VENV)/.dev  ## run every check of a fact sheet, write docs/evidence.{json,md}
-	$(BIN)/python -m pytest -m paper --evidence=out/evidence.json
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	$(BIN)/python -m pytest -m paper -n $(WORKERS) --evidence=out/evidence.json
 	$(BIN)/python docs/render_evidence.py out/evidence.json
 
 docs: $(VENV)/.docs  ## the documentation (docs/_build/html/index.html)

@@ -130,6 +130,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _natural(item: tuple[str, Any]) -> list[str | int]:
+    """Order tests by name, numbers by size: however many processes ran them, one order."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", item[0])]
+
+
 class _Collector:
     """Gathers the reports of marked tests and writes them when the session ends."""
 
@@ -153,7 +158,7 @@ class _Collector:
     def rows(self) -> list[dict[str, Any]]:
         rows = []
         unrecorded = {"what": "", "case": "", "required": None, "measured": None}
-        for nodeid, test in self.tests.items():
+        for nodeid, test in sorted(self.tests.items(), key=_natural):
             # A test that was skipped or broke early has a row too: silence is not evidence.
             for record in test["records"] or [unrecorded]:
                 rows.append(
