@@ -11,7 +11,7 @@ from _adapters import OUT
 
 PANELS = {
     "sst2_adapters": "MiniLM on SST-2, 3,000 sentences",
-    "vit_adapters": "a small ViT on five new classes of CIFAR-10",
+    "vit_adapters": "Small ViT on five new CIFAR-10 classes",
 }
 STYLES: dict[str, dict[str, Any]] = {  # Okabe and Ito's palette, and a marker each
     "snnk": {"color": "#0072B2", "marker": "o"},
@@ -28,7 +28,7 @@ def main() -> None:
     """Draw what has been measured."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(10, 3.9), layout="constrained")
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(10.4, 3.9), layout="constrained")
     for ax, (name, title) in zip(axes, PANELS.items(), strict=True):
         path = OUT / f"{name}.json"
         if not path.exists():
@@ -50,10 +50,10 @@ def main() -> None:
         ax.axhline(probe, color="black", linestyle="--", linewidth=1, label="linear probe")
         ax.set_xscale("log")
         ax.set_xlabel("trained numbers, without the head")
-        ax.set_ylabel("test accuracy, %, mean of three seeds")
         ax.set_title(title)
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("test accuracy, %: mean and s.d. of 3 seeds")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(TARGET, dpi=160)
