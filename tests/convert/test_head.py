@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mercer.convert import bundle_head, load
-from mercer.features import CounterGenerator, FeatureMap, NeuronFeatures
+from mercer.features import CounterGenerator, FeatureMap, NeuronFeatures, UniversalFeatures
 from tests.convert.models import (
     DISTILBERT,
     IMAGES,
@@ -303,6 +303,17 @@ class TestTraining:
         assert isinstance(phi, NeuronFeatures)
         expected = torch.tanh(F.linear(inner[0], phi.weight, phi.bias))
         torch.testing.assert_close(seen[0], expected, rtol=0, atol=1e-12)
+
+    def test_drawn_features_expect_weights_of_the_heads_size(self):
+        model = mlp()
+        weight = model.get_parameter("2.weight")  # (32, 12)
+        with torch.no_grad():
+            weight.mul_(3.0)
+        options = {"fit": False, "generator": 0}
+        phi = bundle_head(model, inputs(20, 5), 8, "universal", **options).model.get_submodule("2")
+        norms = (1.0, float(weight.detach().norm(dim=-1).median()))
+        other = UniversalFeatures("tanh", 12, 8, norms=norms, generator=0, dtype=torch.float64)
+        assert same(phi.state_dict(), other.state_dict())
 
     def test_training_the_matrix_lowers_the_loss(self):
         model, x = mlp(), inputs(300, 5)

@@ -155,6 +155,7 @@ def test_adapters_on_other_modules():
     stir(model, "second")
     assert len(layers(model)) == 6
     assert torch.equal(logits(model), first)
+    assert all(".default" in name for name in trained(model))
     model.set_adapter("second")
     assert (logits(model) - first).abs().max() > 1e-3
     model.set_adapter("default")
@@ -269,6 +270,13 @@ def test_generation():
         with torch.no_grad():
             step = torch.cat([step, model(step).logits[:, -1:].argmax(-1)], 1)
     assert torch.equal(ids_and_more, step)
+
+
+def test_targets_one_inside_the_other_are_refused():
+    inner, outer = "bert.encoder.layer.0.output.dense", "bert.encoder.layer.0"
+    config = SNNKConfig(num_features=4, bottleneck=1, target_modules=[inner, outer], width=16)
+    with pytest.raises(ValueError, match=rf"^target_modules: '{inner}' is inside '{outer}'"):
+        peft.get_peft_model(build("bert"), config)
 
 
 def test_names_that_hold_one_another(tmp_path):

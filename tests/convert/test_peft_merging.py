@@ -59,6 +59,20 @@ def test_unmerging_is_exact_in_short_formats(dtype):
     assert same(base_weights(model), weights)
 
 
+def test_how_the_linear_part_starts():
+    """A is uniform within 1 / sqrt(in), as torch draws a layer of so many inputs; B is zero."""
+    model = peft.get_peft_model(nn.Sequential(nn.Linear(400, 7)), SNNKConfig(
+        num_features=4, bottleneck=1, placement="replacement", rank=50, target_modules=["0"]
+    ))  # fmt: skip
+    (layer,) = (m for m in model.modules() if isinstance(m, SNNKLayer))
+    down = layer.mercer_snnk_down["default"].detach() * 400**0.5  # (50, 400)
+    assert 0.999 < float(down.abs().max()) <= 1
+    # 20,000 numbers: four standard errors of the mean of a uniform number and of its square.
+    assert abs(float(down.mean())) < 4 / (3 * 20_000) ** 0.5
+    assert abs(float(down.square().mean()) - 1 / 3) < 4 * (4 / 45 / 20_000) ** 0.5
+    assert not layer.mercer_snnk_up["default"].any()
+
+
 def test_what_is_merged_is_the_product():
     model = adapted("gpt2")
     layer = next(m for m in model.modules() if isinstance(m, SNNKLayer))

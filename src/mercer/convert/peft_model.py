@@ -105,8 +105,6 @@ class SNNKModel(BaseTuner):
             target.update_layer(adapter_name, peft_config, name)
             return
         layer = SNNKLayer(target, adapter_name, peft_config, name)
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
     def _replace_module(
