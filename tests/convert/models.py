@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 CHOOSE = ["leverage", "greedy", "dpp"]
 DRAW = ["orthogonal", "gaussian", "hadamard", "sobol"]
@@ -144,3 +145,15 @@ def seen_by(model: nn.Module, name: str, *args, **kwargs) -> tuple[Tensor, Tenso
     return torch.cat([x.flatten(0, -2) for x in before]), torch.cat(
         [y.flatten(0, -2) for y in after]
     )
+
+
+class Packed(nn.Linear):
+    """A linear layer whose weight is kept as bytes in another shape, as quantised ones are."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        numbers = torch.arange(in_features * out_features) % 256
+        self.weight = nn.Parameter(numbers.to(torch.uint8)[:, None], requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.reshape(self.out_features, self.in_features) / 255 - 0.5)

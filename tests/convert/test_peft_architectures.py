@@ -1,5 +1,7 @@
 """SNNK adapters in models of many kinds: the table `KINDS` says what is supported."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ peft = pytest.importorskip("peft")
 
 from mercer.convert import SNNKConfig  # noqa: E402
 from mercer.convert.peft import SNNKLayer  # noqa: E402
+from tests.convert.models import SIZES, Packed, transformer  # noqa: E402
 from tests.convert.peft_models import (  # noqa: E402
     KINDS,
     Encoder,
@@ -66,6 +69,30 @@ def test_adapters_start_at_the_identity_and_train(kind, evidence):
     assert moved > 1e-3
     with model.disable_adapter():
         assert torch.equal(logits(model, kind), before)
+
+
+def test_mpnet_has_names_of_its_own():
+    model = transformer("MPNetModel", SIZES).eval()
+    for placement, names in (("adapter", ["attn.o", "output.dense"]), ("replacement", "qv")):
+        wrapped = peft.get_peft_model(copy.deepcopy(model), SNNKConfig(placement=placement))
+        found = [name for name, module in wrapped.named_modules() if isinstance(module, SNNKLayer)]
+        assert len(found) == 4
+        assert all(name.endswith(tuple(f".{each}" for each in names)) for name in found)
+
+
+@pytest.mark.parametrize("placement", ["adapter", "replacement"])
+def test_quantised_layers(placement):
+    """Neither shape nor dtype of such a weight says anything about the layer's vectors."""
+    model, x = nn.Sequential(Packed(8, 5)), torch.randn(4, 8)
+    expected = model(x)
+    model = peft.get_peft_model(
+        model, SNNKConfig(placement=placement, target_modules=["0"], **SMALL)
+    )
+    assert torch.equal(model(x), expected)
+    model(x).square().sum().backward()
+    (end,) = (p for n, p in trained(model).items() if n.endswith("up.weight"))
+    assert end.shape == (5, 4)
+    assert end.grad is not None and bool(end.grad.any())
 
 
 @every_kind

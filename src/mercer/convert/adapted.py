@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .._core.saving import load_state, save_state
 from ..nn.adapter import SNNKAdapter
 from .adapter_places import stated_width
-from .linear import is_linear
+from .linear import computes_linear
 from .placing import unfuse
 from .running import check_model, check_numbers
 
@@ -264,8 +264,8 @@ def load_adapters(
         if hasattr(module, CHILD):
             raise ValueError(f"{misfit}{name!r} has an adapter already")
         adapters[name] = SNNKAdapter.build(description)
-        width = None
-        if is_linear(module) or isinstance(module, nn.LayerNorm):  # others may say another one
+        width = None  # others may return another one than they say
+        if computes_linear(module) or isinstance(module, nn.LayerNorm):
             width = stated_width(module)
         if width not in (None, adapters[name].width):
             raise ValueError(

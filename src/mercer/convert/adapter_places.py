@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .calibration import Batch
-from .linear import is_linear, sizes_of
+from .linear import computes_linear, sizes_of
 from .running import evaluating
 from .watch_places import watch_places
 
@@ -33,6 +33,7 @@ _ATTENTION = (
     r"(attention|attn)\.dense",  # ALBERT, GPT NeoX, BLOOM, Falcon, Phi
     r"attn\.c_proj",  # GPT-2
     r"(attn|attention)\.out_proj",  # OPT, BART, CLIP, GPT Neo, GPT-J
+    r"attn\.o",  # MPNet
     r"attn\.o_proj",  # Llama, Mistral, Qwen, Gemma
     r"attn\.Wo",  # ModernBERT
     r"(SelfAttention|EncDecAttention)\.o",  # T5
@@ -154,7 +155,7 @@ def _by_name(modules: dict[str, nn.Module], where: str) -> set[str]:
     whole = [f"{n}." for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)]
     for kind in _kinds(where):
         ends = re.compile(_START[kind] + "(" + "|".join(_KINDS[kind]) + ")")
-        found |= {n for n, m in modules.items() if is_linear(m) and ends.fullmatch(n)}
+        found |= {n for n, m in modules.items() if computes_linear(m) and ends.fullmatch(n)}
     # Torch's own attention is called as a whole; its output projection is only read.
     found = {name for name in found if not name.startswith(tuple(whole))}
     return found | ({n.rstrip(".") for n in whole} if "attention" in _kinds(where) else set())
@@ -186,7 +187,7 @@ def output_widths(model: nn.Module, names: Iterable[str], batch: Batch | None) -
 
 def stated_width(module: nn.Module) -> int | None:
     """Return the length of the vectors that a module says it returns."""
-    if is_linear(module):
+    if computes_linear(module):
         return sizes_of(module)[1]
     for name in ("out_features", "embed_dim", "embedding_dim"):
         if isinstance(getattr(module, name, None), int):

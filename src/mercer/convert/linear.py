@@ -13,6 +13,11 @@ def is_linear(module: nn.Module) -> bool:
     return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
 
 
+def computes_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, also one that computes it in its own way (quantised)."""
+    return isinstance(module, nn.Linear) or is_linear(module)
+
+
 def weight_of(module: nn.Module) -> Tensor:
     """Weight of a linear layer, shape (out, in)."""
     return dense_weight("model", module)[0].detach()
@@ -26,6 +31,8 @@ def bias_of(module: nn.Module) -> Tensor | None:
 
 def sizes_of(module: nn.Module) -> tuple[int, int]:
     """Numbers of inputs and outputs."""
+    if isinstance(module, nn.Linear) and not is_linear(module):  # its weight may be packed
+        return module.in_features, module.out_features
     out_features, in_features = weight_of(module).shape
     return in_features, out_features
 

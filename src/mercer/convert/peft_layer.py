@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from .._core.counter import CounterGenerator
-from ..nn.dense_weight import dense_weight
+from .linear import sizes_of
 from .peft_branch import make_branch, stream_of
 from .peft_config import SNNKConfig
 from .peft_plain import WithBranches, add_branches, first_tensor, forwarded, layer_input, with_first
@@ -62,13 +62,13 @@ class SNNKLayer(nn.Module, BaseTunerLayer):  # pyright: ignore[reportIncompatibl
                     f"target_modules: placement='replacement' is for linear layers, {name!r} is a "
                     f"{type(base).__name__}; expected other modules, or placement='adapter'"
                 )
-            out_features, in_features = dense_weight("target_modules", base)[0].shape
+            in_features, out_features = sizes_of(base)
         else:
             in_features = out_features = config.width or output_width(base, name)
-        like = self._base_tensor()
+        like, device = self._base_tensor(), self._base_device()
         wide = like is not None and like.dtype == torch.float64
         factory: dict[str, Any] = {
-            "device": "cpu" if like is None or like.is_meta else like.device,
+            "device": "cpu" if device is None or device.type == "meta" else device,
             "dtype": torch.float64 if wide else torch.float32,
         }
         branch = make_branch(config, name, in_features, out_features, factory)
@@ -188,8 +188,7 @@ class SNNKLayer(nn.Module, BaseTunerLayer):  # pyright: ignore[reportIncompatibl
         self, adapter_name: str, device: torch.device | None = None
     ) -> None:
         """Bring an adapter to a device; its dtype is the business of `cast_adapter`."""
-        like = self._base_tensor()
-        device = device or (None if like is None else like.device)
+        device = device or self._base_device()
         if device is None or device.type == "meta":
             return
         if adapter_name in self.mercer_snnk_branch:
@@ -201,9 +200,14 @@ class SNNKLayer(nn.Module, BaseTunerLayer):  # pyright: ignore[reportIncompatibl
                 pairs[adapter_name].data = pairs[adapter_name].data.to(device)
 
     def _base_tensor(self) -> Tensor | None:
-        """Return a tensor whose device and dtype are those of the base module."""
-        found = [p for p in self.get_base_layer().parameters() if p.is_floating_point()]
-        return found[0] if found else None
+        """Return a parameter whose dtype is that of the base module, unless all are quantised."""
+        found = (p for p in self.get_base_layer().parameters() if p.is_floating_point())
+        return next(found, None)
+
+    def _base_device(self) -> torch.device | None:
+        """Return where the base module's numbers are, if it has any."""
+        first = next(self.get_base_layer().parameters(), None)
+        return None if first is None else first.device
 
     def __getattr__(self, name: str) -> Any:
         """Look up in the wrapped module what is not here."""

@@ -13,17 +13,19 @@ _LLAMA = ("self_attn.o_proj", "mlp.down_proj")
 _T5 = ("SelfAttention.o", "EncDecAttention.o", "DenseReluDense.wo")
 _VIT = ("output.dense", "attention.o_proj", "mlp.fc2")
 AFTER_BLOCKS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"), _BERT),
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"), _LLAMA),
     **dict.fromkeys(("t5", "mt5"), _T5),
     **dict.fromkeys(("vit", "deit", "vit_mae"), _VIT),
     "distilbert": ("attention.out_lin", "ffn.lin2"),
+    "mpnet": ("attn.o", "output.dense"),
     "gpt2": ("attn.c_proj", "mlp.c_proj"),
 }
 _QUERY_VALUE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("vit", "deit", "vit_mae"), ("query", "value", "q_proj", "v_proj")),
     "camembert": ("query", "value"),
     "distilbert": ("q_lin", "v_lin"),
+    "mpnet": ("attn.q", "attn.v"),
 }
 TARGETS: dict[str, dict[str, Any]] = {
     "adapter": AFTER_BLOCKS,

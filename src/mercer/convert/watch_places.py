@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .calibration import Batch
-from .linear import is_linear, sizes_of
+from .linear import computes_linear, sizes_of
 from .running import evaluating
 
 _SOFTMAX = {"_softmax", "_safe_softmax"}
@@ -95,7 +95,7 @@ class _Watch(TorchDispatchMode):
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.inside -= 1
-        if is_linear(module) and isinstance(output, Tensor):
+        if computes_linear(module) and isinstance(output, Tensor):
             self.marks[output] = _Mark(_Kind.LINEAR, sizes_of(module)[0])
 
 
@@ -137,7 +137,7 @@ def watch_places(model: nn.Module, batch: Batch) -> dict[str, set[str]]:
     watch = _Watch()
     with ExitStack() as hooks:
         for name, module in model.named_modules():
-            if is_linear(module) or isinstance(module, nn.MultiheadAttention):
+            if computes_linear(module) or isinstance(module, nn.MultiheadAttention):
                 for handle in (
                     module.register_forward_pre_hook(watch.enter(name)),
                     module.register_forward_hook(watch.leave, always_call=True),
