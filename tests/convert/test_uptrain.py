@@ -482,3 +482,27 @@ def test_report_survives_json():
 def test_what_is_refused(options, error, text):
     with pytest.raises(error, match=text):
         uptrain(two_blocks(), inputs(64, 5), **{"steps": 2, **options})
+
+
+def test_a_checkpoint_is_of_one_choice_of_blocks_and_one_output(tmp_path):
+    options = {"keep": 0.5, "steps": 1, "learning_rate": 1e-3, "checkpoint": tmp_path / "run"}
+    model, data = two_blocks(), inputs(64, 5)
+    first = uptrain(model, data, where=lambda name: name.startswith("0"), **options)
+    assert len(first.report.bundle.blocks) == 1
+    again = uptrain(model, data, where=lambda name: name.startswith("0"), **options)
+    assert again.report.losses == first.report.losses
+    with pytest.raises(ValueError, match="checkpoint: "):
+        uptrain(model, data, where=lambda name: True, **options)
+    with pytest.raises(ValueError, match="checkpoint: "):
+        uptrain(model, data, where=lambda n: n.startswith("0"), output=lambda y, b: y, **options)
+
+
+def test_a_trial_that_diverged_is_kept_as_json(tmp_path):
+    options = {"keep": 0.5, "steps": 2, "learning_rate": [1e300, 1e-3]}
+    model, data = two_blocks(), inputs(64, 5)
+    found = uptrain(model, data, checkpoint=tmp_path / "run", **options).report
+    assert found.learning_rate == 1e-3
+    text = (tmp_path / "run" / "trials.json").read_text(encoding="utf-8")
+    assert "Infinity" not in text and "NaN" not in text
+    again = uptrain(model, data, checkpoint=tmp_path / "run", **options).report
+    assert again.trials == found.trials

@@ -326,3 +326,9 @@ class TestSaving:
 def test_bad_options(options, error, match):
     with pytest.raises(error, match=match):
         SNNKAdapter(**{"width": 8, "num_features": 16, **options})
+
+
+@pytest.mark.parametrize("num_features", [10**11, 10**19])
+def test_what_cannot_fit_says_so(num_features):
+    with pytest.raises(MemoryError, match=r"num_features: drawing 10{11,} features of 8 inputs"):
+        SNNKAdapter(8, num_features)

@@ -139,7 +139,7 @@ def allocate(
     errors: dict[str, tuple[float, ...]] = {}
     costs: dict[str, tuple[float, ...]] = {}
     dense_cost: dict[str, float] = {}
-    known_times: dict[tuple[int, ...], list[float]] = {}
+    known_times: dict[tuple[str | int, ...], list[float]] = {}
     with evaluating(model), evaluating(work):
         blocks, skipped = choose_blocks(work, calibration.batches[0], wanted, options)
         if not blocks:
@@ -245,16 +245,17 @@ def _times(
     block: Block,
     widths: Sequence[int],
     calibration: Calibration,
-    known: dict[tuple[int, ...], list[float]],
+    known: dict[tuple[str | int, ...], list[float]],
 ) -> list[float]:
     """Seconds of a block at each width, and dense: medians over rounds in which all take turns."""
     first, second = work.get_submodule(block.first), work.get_submodule(block.second)
     seen = reaching(work, block, calibration.batches[0], calibration)
     x = torch.cat([each.x for each in seen])  # (n, in)
-    sizes = (len(x), block.in_features, block.out_features, *widths)
-    if sizes in known:  # blocks of the same sizes take the same time
-        return known[sizes]
     activation = F.gelu if block.activation is None else attribute(work, block.activation)
+    sizes = (len(x), block.in_features, block.hidden_features, block.out_features, *widths)
+    key = (repr(activation), *sizes)
+    if key in known:  # blocks of the same sizes and activation take the same time
+        return known[key]
     runs: list[tuple[Any, Any]] = []
     for width in widths:
         weight, bias = weight_of(first)[:width], bias_of(first)
@@ -278,5 +279,5 @@ def _times(
                 torch.accelerator.synchronize()
             if turn > 1:
                 taken[index].append(time.perf_counter() - start)
-    known[sizes] = [median(each) for each in taken]
-    return known[sizes]
+    known[key] = [median(each) for each in taken]
+    return known[key]

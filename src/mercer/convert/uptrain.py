@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -158,6 +159,10 @@ def uptrain(
         key = ""
         if folder is not None:
             told = {name: str(value) for name, value in options.items() if not callable(value)}
+            if callable(where):  # what it chooses counts, not where it lies in memory
+                told["where"] = str([block.name for block in blocks if where(block.name)])
+            if output is not None:
+                told["output"] = getattr(output, "__qualname__", type(output).__qualname__)
             key = _digest(model, calibration.batches, {**told, "seed": seed})
         bundled = _start(folder, key, model, calibration, blocks, fitted, options, seed, progress)
         student = bundled.model
@@ -179,9 +184,10 @@ def uptrain(
                 try:
                     with torch.enable_grad():
                         train_steps(student, loss, count, learning_rate=rate, label=label, **common)
-                    return distiller.measure(student, model, held_out).loss
+                    found = distiller.measure(student, model, held_out).loss
+                    return found if math.isfinite(found) else math.inf
                 except Diverged:
-                    return float("inf")
+                    return math.inf
                 finally:
                     _restore(student, start)
 
@@ -350,14 +356,17 @@ def _search(
     path = None if folder is None else folder / _TRIALS
     if path is not None and path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
-        known = found["losses"] if found["made_from"] == made_from else {}
+        if found["made_from"] == made_from:
+            known = {name: math.inf if v is None else v for name, v in found["losses"].items()}
 
     def reached(index: int) -> float:
         name = repr(rates[index])
         if name not in known:
             known[name] = trial(rates[index])
             if folder is not None:
-                text = json.dumps({"made_from": made_from, "losses": known}, indent=1)
+                # JSON has no infinity, which a trial that diverged gives.
+                told = {rate: v if math.isfinite(v) else None for rate, v in known.items()}
+                text = json.dumps({"made_from": made_from, "losses": told}, indent=1)
                 write_folder(folder, {_TRIALS: write_text(text + "\n")})
         return known[name]
 

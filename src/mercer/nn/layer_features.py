@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._core.activation import Activation
 from .._core.checks import check_choice, check_generator, check_int
+from .._core.config import require_memory
 from .._core.counter import RandomSource
 from .._core.random import draw_uniform
 from ..features.arc_cosine import ArcCosineFeatures
@@ -44,6 +45,12 @@ def draw_features(
 ) -> FeatureMap:
     """Draw a map of a kind of `FEATURES`; ``norms`` are those that a universal map expects."""
     options["draw"] = check_choice("projection", projection, PROJECTION_KINDS)
+    if options.get("device") not in ("meta", torch.device("meta")):
+        require_memory(
+            8.0 * in_features * num_features,  # drawn in float64
+            f"num_features: drawing {num_features} features of {in_features} inputs",
+            "take fewer",
+        )
     if check_choice("features", kind, FEATURES) == "universal":
         return UniversalFeatures(activation, in_features, num_features, norms=norms, **options)
     if kind == "arc_cosine":
