@@ -7,6 +7,7 @@ The rooms load on first use; ``import mercer`` imports torch and nothing heavier
 `mercer.kernels`  functions k(x, y), and Gram, their matrix as a lazy operator
 `mercer.features` explicit maps phi(x): universal, arc-cosine, neurons
 `mercer.nn`       layers that stand in for those of ``torch.nn``, adapters for fine-tuning
+`mercer.infinite` NNGP and NTK of a torch module of infinite width, training, limits
 `mercer.machines` estimators with fit and predict, for scikit-learn's pipelines
 `mercer.convert`  take a trained model apart and put it back smaller; fine-tune it
 `mercer.datasets` loaders: what ships with scikit-learn, local files
@@ -21,5 +22,16 @@ from ._core.version import __version__ as __version__
 
 __getattr__, __dir__ = lazy_rooms(
     __name__,
-    ("datasets", "linalg", "kernels", "features", "nn", "machines", "convert", "report", "cli"),
+    (
+        "datasets",
+        "linalg",
+        "kernels",
+        "features",
+        "nn",
+        "infinite",
+        "machines",
+        "convert",
+        "report",
+        "cli",
+    ),
 )
