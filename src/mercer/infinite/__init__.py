@@ -7,11 +7,43 @@ kernels of finite      `monte_carlo`: means over networks, with standard errors
 networks
 what a kernel predicts `learning_curve`: risk against samples, width and ridge from one kernel
                        matrix; `KernelRisk` for several questions, or from a spectrum
+training by squared    `dynamics`: means, covariances and errors of the ensemble at any time, in
+error                  closed form; early stopping, learning times
+Bayesian inference     `posterior`
+an initialisation for  `criticality` (the variances), `critical_init_` (a module in place),
+any depth              `layerwise_learning_rates`, `edge_of_chaos` for given biases
+what depth does        `signal_propagation` layer by layer, `susceptibilities` of one layer,
+                       `depth_scales`, `criticality_map` over all initialisations
+what width does        `finite_width_report` of a module, `optimal_depth`
 ====================== ==========================================================================
 """
 
+from .critical_init import critical_init_ as critical_init_
+from .criticality import Criticality as Criticality
+from .criticality import criticality as criticality
+from .criticality_map import CriticalityMap as CriticalityMap
+from .criticality_map import criticality_map as criticality_map
+from .depth_scales import DepthScales as DepthScales
+from .depth_scales import depth_scales as depth_scales
+from .dynamics import dynamics as dynamics
+from .early_stopping import StoppingTime as StoppingTime
+from .edge_of_chaos import edge_of_chaos as edge_of_chaos
+from .error_curve import ErrorCurve as ErrorCurve
+from .finite_width import FiniteWidthReport as FiniteWidthReport
+from .finite_width import finite_width_report as finite_width_report
+from .finite_width import optimal_depth as optimal_depth
 from .learning_curve import learning_curve as learning_curve
 from .learning_curve_result import LearningCurve as LearningCurve
 from .learning_curve_risk import KernelRisk as KernelRisk
+from .learning_rates import LayerwiseRates as LayerwiseRates
+from .learning_rates import layerwise_learning_rates as layerwise_learning_rates
+from .learning_times import LearningTimes as LearningTimes
 from .monte_carlo import MonteCarloKernel as MonteCarloKernel
 from .monte_carlo import monte_carlo as monte_carlo
+from .posterior import posterior as posterior
+from .prediction import Prediction as Prediction
+from .propagation import Propagation as Propagation
+from .propagation import signal_propagation as signal_propagation
+from .susceptibility import Susceptibilities as Susceptibilities
+from .susceptibility import susceptibilities as susceptibilities
+from .trained_ensemble import Dynamics as Dynamics
