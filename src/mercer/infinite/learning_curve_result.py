@@ -89,7 +89,7 @@ class LearningCurve:
             ax.set_yscale("log")
             finite = test[test.isfinite()]
             if finite.numel():
-                ax.set_ylim(bottom=float(finite.min()) / 5)
+                ax.set_ylim(float(finite.min()) / 5, float(finite.max()) * 1.5)
         ax.set_xlabel(_NAMES[along])
         ax.set_ylabel("mean squared error")
         ax.set_title("Predicted learning curve" + (", best ridge" if self.optimal else ""))

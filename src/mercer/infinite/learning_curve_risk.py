@@ -15,6 +15,7 @@ from .learning_curve_optimum import best_gamma, ends
 from .learning_curve_result import LearningCurve
 
 _OPTION = "predict from fewer points"
+_ROUNDING = 1e-12
 
 
 @final
@@ -327,5 +328,8 @@ class KernelRisk:
         kappa, ridge = effective_ridge(flat_n, flat_k, self.population, gamma, m.z)
         found = (*risks(m, flat_n, flat_k, self.population, self.noise_variance), kappa, gamma)
         test, train, overfitting, kappa, gamma = (each.reshape(n.shape) for each in found)
-        ridge = ridge.clamp(min=0).reshape(n.shape) if given is None else given
+        if given is None:  # computed from n - z, of which rounding leaves a rest where it is none
+            ridge = torch.where(flat_n - m.z > _ROUNDING * flat_n, ridge, 0.0).reshape(n.shape)
+        else:
+            ridge = given
         return LearningCurve(n, k, ridge, test, train, kappa, gamma, overfitting, optimal)
