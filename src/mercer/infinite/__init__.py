@@ -3,6 +3,9 @@
 ====================== ==========================================================================
 You want               Use
 ====================== ==========================================================================
+kernels of a network   `NTK`, `NNGP`: of an ordinary torch module; `explain` says how it is read
+a rule of your own     `rule`, on `Signal`; `NoRuleError` says where one is missing
+attention              `SelfAttention`, which has a kernel at infinite width
 kernels of finite      `monte_carlo`: means over networks, with standard errors
 networks
 what a kernel predicts `learning_curve`: risk against samples, width and ridge from one kernel
@@ -18,6 +21,7 @@ what width does        `finite_width_report` of a module, `optimal_depth`
 ====================== ==========================================================================
 """
 
+from .attention import SelfAttention as SelfAttention
 from .critical_init import critical_init_ as critical_init_
 from .criticality import Criticality as Criticality
 from .criticality import criticality as criticality
@@ -40,10 +44,17 @@ from .learning_rates import layerwise_learning_rates as layerwise_learning_rates
 from .learning_times import LearningTimes as LearningTimes
 from .monte_carlo import MonteCarloKernel as MonteCarloKernel
 from .monte_carlo import monte_carlo as monte_carlo
+from .network import Network as Network
 from .posterior import posterior as posterior
 from .prediction import Prediction as Prediction
 from .propagation import Propagation as Propagation
 from .propagation import signal_propagation as signal_propagation
+from .reader import read as read
+from .rules import rule as rule
+from .signal import NoRuleError as NoRuleError
+from .signal import Signal as Signal
 from .susceptibility import Susceptibilities as Susceptibilities
 from .susceptibility import susceptibilities as susceptibilities
 from .trained_ensemble import Dynamics as Dynamics
+from .wide_kernel import NNGP as NNGP
+from .wide_kernel import NTK as NTK
