@@ -36,9 +36,9 @@ from .error_curve import ErrorCurve as ErrorCurve
 from .finite_width import FiniteWidthReport as FiniteWidthReport
 from .finite_width import finite_width_report as finite_width_report
 from .finite_width import optimal_depth as optimal_depth
-from .learning_curve import learning_curve as learning_curve
 from .learning_curve_result import LearningCurve as LearningCurve
 from .learning_curve_risk import KernelRisk as KernelRisk
+from .learning_curves import learning_curve as learning_curve
 from .learning_rates import LayerwiseRates as LayerwiseRates
 from .learning_rates import layerwise_learning_rates as layerwise_learning_rates
 from .learning_times import LearningTimes as LearningTimes
