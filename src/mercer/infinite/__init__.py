@@ -12,12 +12,16 @@ what a kernel predicts `learning_curve`: risk against samples, width and ridge f
                        matrix; `KernelRisk` for several questions, or from a spectrum
 training by squared    `dynamics`: means, covariances and errors of the ensemble at any time, in
 error                  closed form; early stopping, learning times
+training by            `cross_entropy_dynamics`: the equation in function space, integrated
+cross-entropy
 Bayesian inference     `posterior`
 an initialisation for  `criticality` (the variances), `critical_init_` (a module in place),
 any depth              `layerwise_learning_rates`, `edge_of_chaos` for given biases
 what depth does        `signal_propagation` layer by layer, `susceptibilities` of one layer,
                        `depth_scales`, `criticality_map` over all initialisations
 what width does        `finite_width_report` of a module, `optimal_depth`
+a linear student       `LinearDynamics`: errors in time, when to stop, which ridge, from the
+in high dimension      `MarchenkoPastur` law
 ====================== ==========================================================================
 """
 
@@ -27,6 +31,8 @@ from .criticality import Criticality as Criticality
 from .criticality import criticality as criticality
 from .criticality_map import CriticalityMap as CriticalityMap
 from .criticality_map import criticality_map as criticality_map
+from .cross_entropy import CrossEntropyPath as CrossEntropyPath
+from .cross_entropy import cross_entropy_dynamics as cross_entropy_dynamics
 from .depth_scales import DepthScales as DepthScales
 from .depth_scales import depth_scales as depth_scales
 from .dynamics import dynamics as dynamics
@@ -42,6 +48,9 @@ from .learning_curves import learning_curve as learning_curve
 from .learning_rates import LayerwiseRates as LayerwiseRates
 from .learning_rates import layerwise_learning_rates as layerwise_learning_rates
 from .learning_times import LearningTimes as LearningTimes
+from .linear_dynamics import LinearDynamics as LinearDynamics
+from .linear_dynamics import LinearErrors as LinearErrors
+from .marchenko_pastur import MarchenkoPastur as MarchenkoPastur
 from .monte_carlo import MonteCarloKernel as MonteCarloKernel
 from .monte_carlo import monte_carlo as monte_carlo
 from .network import Network as Network
