@@ -73,16 +73,18 @@ class CriticalityMap:
         ax = axes_or_new(ax, (5.6, 4.2))
         values = getattr(self, what)
         top = min(2.0, float(values[values.isfinite()].amax()))
+        # As arrays: matplotlib copies its axes by a keyword that tensors do not know.
+        axes, edge = (self.w_std.numpy(), self.b_std.numpy()), self.edge.T.numpy()
         image = ax.pcolormesh(
-            self.w_std, self.b_std, values, cmap="viridis", vmin=0, vmax=top, shading="nearest"
+            *axes, values.numpy(), cmap="viridis", vmin=0, vmax=top, shading="nearest"
         )
         sign = {"perpendicular": "χ⊥", "parallel": "χ∥"}[what]
         label = f"{sign} at the fixed point of the variance"
         ax.get_figure(root=True).colorbar(  # pyright: ignore[reportOptionalMemberAccess]
             image, ax=ax, label=label, extend="max" if float(values.amax()) > top else "neither"
         )
-        ax.plot(*self.edge.T, color="white", linewidth=3.4)
-        ax.plot(*self.edge.T, color="#D55E00", linewidth=1.8, label="edge of chaos, χ⊥ = 1")
+        ax.plot(*edge, color="white", linewidth=3.4)
+        ax.plot(*edge, color="#D55E00", linewidth=1.8, label="edge of chaos, χ⊥ = 1")
         if math.isfinite(self.critical[0]):
             ax.plot(
                 *self.critical,
@@ -160,7 +162,8 @@ def criticality_map(
     gamma = check_residual(residual)
     found = criticality(activation, gamma)
     b = torch.linspace(0, 1, 81, dtype=torch.float64) if b_std is None else _axis("b_std", b_std)
-    log_k = torch.linspace(*(d * math.log(10) for d in _DECADES), _NODES, dtype=torch.float64)
+    low, high = (d * math.log(10) for d in _DECADES)
+    log_k = torch.linspace(low, high, _NODES, dtype=torch.float64)
     m = gaussian_moments(activation, log_k.exp(), strict=False)
     if not bool(m.slope[log_k < math.log(100)].isfinite().all()):
         raise ValueError(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .._core.axes import axes_or_new
 from .._core.checks import check_int
@@ -72,7 +72,7 @@ def optimal_depth(
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FiniteWidthReport:
     r"""How much a network of finite width fluctuates, made by `finite_width_report`.
 
@@ -84,7 +84,7 @@ class FiniteWidthReport:
         The layers with weights, in order.
     widths : tuple of int
         Their neurons, or channels; those of the last layer are the outputs.
-    w_std, b_std : tuple of float
+    w_std, b_std : Tensor of shape (layers,)
         Standard deviations of the weights as they are, times the root of the inputs of a neuron,
         and of the biases.
     critical_w_std, critical_b_std : float
@@ -104,8 +104,8 @@ class FiniteWidthReport:
     activation: str
     names: tuple[str, ...]
     widths: tuple[int, ...]
-    w_std: tuple[float, ...]
-    b_std: tuple[float, ...]
+    w_std: Tensor
+    b_std: Tensor
     critical_w_std: float
     critical_b_std: float
     aspect_ratio: float
@@ -187,7 +187,7 @@ def finite_width_report(
 
     Examples
     --------
-    >>> from torch import nn
+    >>> from torch import Tensor, nn
     >>> from mercer.infinite import finite_width_report
     >>> widths = [20, *[50] * 15, 3]
     >>> layers = [nn.Sequential(nn.ReLU(), nn.Linear(a, b)) for a, b in zip(widths, widths[1:])]
@@ -216,8 +216,8 @@ def finite_width_report(
         activation=name,
         names=tuple(name for name, _ in layers),
         widths=widths,
-        w_std=tuple(w_std),
-        b_std=tuple(b_std),
+        w_std=torch.tensor(w_std, dtype=torch.float64),
+        b_std=torch.tensor(b_std, dtype=torch.float64),
         critical_w_std=critical.w_std,
         critical_b_std=critical.b_std,
         aspect_ratio=ratio,
