@@ -62,7 +62,7 @@ ACTIVATIONS: dict[str, Any] = {
     "rbf_1": Apply(SineActivation(math.sqrt(2), math.sqrt(2), math.pi / 4)),
     "exp": Apply(ExponentialActivation()),
     "sign": Apply(torch.sign),
-    "sigmoid_like": Apply(ErfActivation(0.5, 1 / 2.4020563531719796, 0.5)),
+    "sigmoid_like": Apply(ErfActivation(1 / 2.4020563531719796, 0.5, 0.5)),
     "monomial3": Apply(PolynomialActivation((0.0, 0.0, 0.0, 1.0))),
     "rectified_monomial2": Apply(PowerActivation(2)),
     "polynomial": Apply(PolynomialActivation((0.5, -1.0, 0.25))),
@@ -160,7 +160,7 @@ def networks() -> dict[str, nn.Module]:
     )
     found["attention_linear_gap"] = Pooled(
         (1,),
-        SelfAttention(6, attention="identity"),
+        SelfAttention(6),
         nn.ReLU(),
         head=nn.Linear(6, 1),
     )

@@ -14,8 +14,12 @@ GOLDEN = Path(os.environ.get("MERCER_DATA", Path(__file__).parents[3] / "shared"
 FILE = GOLDEN / "golden" / "ntk.npz"
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason=f"no golden values {FILE}")
 
+# Left out in the file: the reference returns NaN or infinity there.
+ABSENT = {"dense3_exp", "dense3_monomial3", "dense3_polynomial", "dense3_rectified_monomial2"}
+ABSENT |= {"conv_layernorm_gap"}
 DENSE = [f"dense{depth}_{name}" for depth in (1, 3) for name in ACTIVATIONS]
-OTHERS = sorted(networks())
+DENSE = [key for key in DENSE if key not in ABSENT]
+OTHERS = sorted(networks().keys() - ABSENT)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,14 @@ def kernel(key, x):
     if key.startswith("dense"):
         return NTK(module, w_std=1.5, b_std=0.1)
     if key.startswith("attention"):
-        names = {"layers.0.key": 1.3, "layers.0.value": 1.2, "layers.0.out": 1.05, "head": 1.5}
+        # Keys and queries are one layer here. The file's network has a softmax, and the product of
+        # both factors is 1.43: with these numbers a naive model agrees to 3e-16, with none other.
+        names = {
+            "layers.0.key": 1.43**0.5,
+            "layers.0.value": 1.2,
+            "layers.0.out": 1.05,
+            "head": 1.5,
+        }
         return NTK(module, w_std=names, b_std={"layers": 0.2, "head": 0.1}, example=x)
     return NTK(module, w_std=1.4, b_std=0.2, example=x)
 
@@ -75,6 +86,11 @@ def test_values(golden, key, dtype, evidence):
             name = f"{key}/{kind}/{block}"
             if name in golden:
                 expected = golden[name]
+                if key.endswith("flatten") and name.endswith("ntk/11"):
+                    # The reference takes the angle of an image with itself from a root that
+                    # cancels: 4e-10 to 5e-9 off there. See `test_diagonal_of_flat_networks`.
+                    expected = expected.clone()
+                    expected.diagonal().copy_(found.diagonal())
                 count += 1
                 difference = (found.double() - expected).abs().max() / expected.abs().max()
                 worst = max(worst, float(difference))
@@ -83,7 +99,39 @@ def test_values(golden, key, dtype, evidence):
     assert worst <= required
 
 
+def windows(q, size, step, padding):
+    """Means over windows, in loops."""
+    n = q.shape[-1]
+    out = (n - size) // step + 1 if padding == "valid" else -(-n // step)
+    low = 0 if padding == "valid" else max((out - 1) * step + size - n, 0) // 2
+    total = np.zeros((len(q), out, out))
+    for i, j, a, b in np.ndindex(out, out, size, size):
+        row, column = i * step + a - low, j * step + b - low
+        if padding == "circular":
+            row, column = row % n, column % n
+        if 0 <= row < n and 0 <= column < n:
+            total[:, i, j] += q[:, row, column] / size**2
+    return total
+
+
+@pytest.mark.parametrize("key", [k for k in OTHERS if k.endswith("flatten")])
+def test_diagonal_of_flat_networks(golden, key):
+    """On the diagonal a ReLU halves S and T, so that plain loops give them."""
+    x = golden["I1"].movedim(-1, 1)
+    s, t = (x**2).mean(1).numpy(), 0.0
+    for size, step in ((3, int(key.split("_")[2][-1])), (2, 1)):
+        s, t = (windows(q, size, step, key.split("_")[1]) if np.ndim(q) else 0.0 for q in (s, t))
+        s = 1.96 * s + 0.04
+        t = 1.96 * t + s
+        s, t = s / 2, t / 2
+    s = 1.96 * s.mean((1, 2)) + 0.04
+    t = 1.96 * t.mean((1, 2)) + s
+    k = kernel(key, x).requires_grad_(False)
+    np.testing.assert_allclose(k.diag(x), t, rtol=1e-13)
+    np.testing.assert_allclose(k.nngp.diag(x).detach(), s, rtol=1e-13)
+    np.testing.assert_allclose(golden[f"{key}/ntk/11"].diagonal(), t, rtol=1e-8)
+
+
 def test_every_key_is_compared(golden):
     names = {key.split("/")[0] for key in golden if "/" in key} - {"mse_ensemble"}
-    assert names == {*DENSE, "dense2_relu_standard", *OTHERS} & names
-    assert names <= {*DENSE, "dense2_relu_standard", *OTHERS}
+    assert names == {*DENSE, "dense2_relu_standard", *OTHERS}

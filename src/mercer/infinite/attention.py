@@ -107,4 +107,3 @@ def self_attention(module: SelfAttention, x: Signal) -> Signal:
         module.attention == "softmax",
         module.out.bias is not None,
     )
-

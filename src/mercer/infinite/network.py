@@ -41,9 +41,7 @@ class Network:
     def __repr__(self) -> str:
         """Say what it takes and which layers it has."""
         names = [
-            f"{type(op).__name__}"
-            if not isinstance(op, Pointwise)
-            else repr(op.activation)
+            f"{type(op).__name__}" if not isinstance(op, Pointwise) else repr(op.activation)
             for op in self.operations
             if not isinstance(op, Input)
         ]
@@ -91,7 +89,9 @@ def _encode(value: Any) -> Any:
             **{f.name: _encode(getattr(value, f.name)) for f in fields(value)},
         }
     if isinstance(value, Activation):
-        if value.spec is None and isinstance(value.function, Expression | tuple(_ACTIVATIONS.values())):
+        if value.spec is None and isinstance(
+            value.function, Expression | tuple(_ACTIVATIONS.values())
+        ):
             return {"function": _encode(value.function)}
         return {"activation": value.to_spec()}
     if isinstance(value, Expression):
@@ -103,7 +103,10 @@ def _encode(value: Any) -> Any:
             "options": _encode(value.options),
         }
     if type(value).__name__ in _ACTIVATIONS:
-        return {"kind": type(value).__name__, **{f.name: _encode(getattr(value, f.name)) for f in fields(value)}}
+        return {
+            "kind": type(value).__name__,
+            **{f.name: _encode(getattr(value, f.name)) for f in fields(value)},
+        }
     if isinstance(value, tuple | list | range):
         return [_encode(v) for v in value]
     json.dumps(value)  # a plain value
@@ -127,6 +130,4 @@ def _decode(value: Any) -> Any:
         return _ACTIVATIONS[value["kind"]](**rest)
     if isinstance(value["expression"], dict):
         return Expression(_decode(value["expression"]).function, (Expression(),))
-    return Expression(
-        value["expression"], _decode(value["arguments"]), _decode(value["options"])
-    )
+    return Expression(value["expression"], _decode(value["arguments"]), _decode(value["options"]))

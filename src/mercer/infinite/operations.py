@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from .._core.activation import Activation
-from ..kernels.dual import Dual
+from ..kernels.activations import PolynomialActivation, PowerActivation
+from ..kernels.dual import Dual, dual
+from ..kernels.dual_closed_forms import closed_form
+from ..kernels.dual_mesh import Profile, make_mesh
 from .layout import Full, both_axes, restrict, second_axes, spread, take
 
 State = tuple[Tensor, Tensor | None]
@@ -250,20 +253,34 @@ class Pointwise(Operation):
     @property
     def dual(self) -> Dual:
         """The dual of the activation."""
-        from ..kernels.dual import dual
-
         return dual(self.activation)
+
+    @property
+    def slope(self) -> Dual | None:
+        """The dual of its derivative, where it jumps: autograd sees the pieces alone."""
+        form = closed_form(self.activation)
+        if isinstance(form, PowerActivation):
+            jumps = form.order == 0 and form.positive != form.negative
+            return dual(PolynomialActivation((0.0,))) if jumps else None
+        if form is not None:
+            return None
+        profile = Profile(self.activation.function)
+        return dual(profile.slope) if make_mesh(profile, 16.0).jumps else None
 
     def apply(self, states: Sequence[State], place: Place) -> State:
         """Apply the dual."""
         ((s, t),) = states
-        if place.same and not any(place.full):
-            value, slope = self.dual.diagonal(s)
-        else:
-            q11, q22 = place.variances(self.inputs[0], place.full)
-            value, slope = self.dual(q11, q22, s)
-        # A jump has an infinite slope where inputs agree; with nothing trained below it is unused.
-        return value, None if t is None else slope * t
+        on_line = place.same and not any(place.full)
+        q11, q22 = (s, s) if on_line else place.variances(self.inputs[0], place.full)
+
+        def pair(rule: Dual) -> tuple[Tensor, Tensor]:
+            return rule.diagonal(s) if on_line else rule(q11, q22, s)
+
+        value, slope = pair(self.dual)
+        if t is None:
+            return value, None
+        pieces = self.slope
+        return value, (slope if pieces is None else pair(pieces)[0]) * t
 
     def wants(self, full: Full) -> tuple[Full, ...]:
         """Take the same layout."""
@@ -547,9 +564,7 @@ class Mix(Operation):
         """Multiply both axes by the matrix."""
         (full,) = self.wants(place.full)
         kept = (
-            (*place.full[: self.axis], False, *place.full[self.axis :])
-            if self.drop
-            else place.full
+            (*place.full[: self.axis], False, *place.full[self.axis :]) if self.drop else place.full
         )
         return _each(states[0], lambda q: self._mix(q, full, kept))
 
@@ -708,7 +723,9 @@ class Reshape(Operation):
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Reshape the means."""
         (mean,) = means
-        return None if mean is None else mean.reshape(*self.positions, *mean.shape[len(self.before) :])
+        return (
+            None if mean is None else mean.reshape(*self.positions, *mean.shape[len(self.before) :])
+        )
 
     @property
     def cost(self) -> str:

@@ -5,7 +5,15 @@ from typing import Any, final
 from torch import Tensor, fx, nn
 
 from .._core.activation import resolve_activation
-from . import attention, refusals, rules_linear, rules_norm, rules_pointwise, rules_pool, rules_shape
+from . import (
+    attention,
+    refusals,
+    rules_linear,
+    rules_norm,
+    rules_pointwise,
+    rules_pool,
+    rules_shape,
+)
 from .expression import ELEMENTWISE
 from .network import Network
 from .rules import refusal_of, rule_of, supported
@@ -94,9 +102,7 @@ def read(module: nn.Module, example: Tensor | None = None) -> Network:
 def _event_shape(module: nn.Module, example: Tensor | None) -> tuple[int, ...]:
     if example is not None:
         if not isinstance(example, Tensor) or example.ndim < 2:
-            got = (
-                tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
-            )
+            got = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
             raise ValueError(f"example: expected a tensor of shape (n, *event), got {got}")
         return tuple(example.shape[1:])
     for layer in module.modules():
@@ -110,9 +116,7 @@ def _event_shape(module: nn.Module, example: Tensor | None) -> tuple[int, ...]:
     )
 
 
-def _walk(
-    module: nn.Module, tape: Tape, shape: tuple[int, ...]
-) -> Any:
+def _walk(module: nn.Module, tape: Tape, shape: tuple[int, ...]) -> Any:
     """Follow the traced forward."""
     tracer = _Tracer()
     try:
@@ -140,9 +144,7 @@ def _walk(
             values[node] = Signal(tape, roles, (_BATCH, *shape))
         elif node.op == "get_attr":
             found = _attribute(module, str(node.target))
-            values[node] = (
-                Weight(str(node.target), found) if isinstance(found, Tensor) else found
-            )
+            values[node] = Weight(str(node.target), found) if isinstance(found, Tensor) else found
         elif node.op == "output":
             (given,) = node.args
             return fx.node.map_arg(given, values.__getitem__)
@@ -225,4 +227,3 @@ def _activation(step: _Step) -> Any:
         return x.applied(found.function, x)
 
     return apply
-

@@ -57,8 +57,7 @@ def rule(*targets: Any) -> Callable[[_T], _T]:
             or (callable(target) and not isinstance(target, type))
         ):
             raise TypeError(
-                "rule: expected classes of modules, functions or names of methods, "
-                f"got {target!r}"
+                f"rule: expected classes of modules, functions or names of methods, got {target!r}"
             )
 
     def register(handler: _T) -> _T:
@@ -99,7 +98,5 @@ def refusal_of(target: Any) -> str | None:
 
 def supported() -> list[str]:
     """Name the modules and functions that have a rule."""
-    names = {
-        t if isinstance(t, str) else getattr(t, "__name__", str(t)) for t in _RULES
-    }
-    return sorted(n for n in names if not n.startswith("_"))
+    names = {t if isinstance(t, str) else getattr(t, "__name__", str(t)) for t in _RULES}
+    return sorted(n for n in names if not n.startswith("_") and not n.endswith("_"))

@@ -177,9 +177,7 @@ for _d, _function in ((1, F.conv1d), (2, F.conv2d), (3, F.conv3d)):
 @rule(nn.Unfold)
 def unfold(module: nn.Unfold, x: Signal) -> Signal:
     """Gather windows as channels, with their positions in one axis."""
-    return functional_unfold(
-        x, module.kernel_size, module.dilation, module.padding, module.stride
-    )
+    return functional_unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)
 
 
 @rule(F.unfold)

@@ -14,9 +14,7 @@ def _trained(parameter: Any) -> bool:
     return parameter is not None and parameter.requires_grad
 
 
-def _over_last(
-    x: Signal, count: int, centre: bool, eps: float, weight: Any, bias: Any
-) -> Signal:
+def _over_last(x: Signal, count: int, centre: bool, eps: float, weight: Any, bias: Any) -> Signal:
     axes = list(range(x.ndim - count, x.ndim))
     if x.is_data:
         raise x.tape.refuse("normalises data; do that before they come into the network")
@@ -40,9 +38,7 @@ def _over_last(
 @rule(nn.LayerNorm)
 def layer_norm(module: nn.LayerNorm, x: Signal) -> Signal:
     """Divide by the deviation over channels, and positions where they are normalised too."""
-    return _over_last(
-        x, len(module.normalized_shape), True, module.eps, module.weight, module.bias
-    )
+    return _over_last(x, len(module.normalized_shape), True, module.eps, module.weight, module.bias)
 
 
 @rule(nn.RMSNorm)
@@ -67,9 +63,7 @@ def group_norm(module: nn.GroupNorm, x: Signal) -> Signal:
     if x.is_data:
         raise x.tape.refuse("normalises data; do that before they come into the network")
     if module.num_groups == module.num_channels:
-        raise x.tape.refuse(
-            "normalises each channel on its own: its scale is random at any width"
-        )
+        raise x.tape.refuse("normalises each channel on its own: its scale is random at any width")
     found = x.with_channels(1)
     return found.normalized(
         range(2, x.ndim),

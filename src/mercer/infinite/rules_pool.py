@@ -55,9 +55,7 @@ def _pool(
         a = 2 + axis
         if sizes[axis] == strides[axis] == 1 and not paddings[axis]:
             continue
-        matrix = _pool_matrix(
-            x.shape[a], sizes[axis], strides[axis], paddings[axis], ceil, include
-        )
+        matrix = _pool_matrix(x.shape[a], sizes[axis], strides[axis], paddings[axis], ceil, include)
         if not matrix:
             raise x.tape.refuse(f"a window of {sizes} does not fit {x.shape_text}")
         x = x.mixed(a, matrix)

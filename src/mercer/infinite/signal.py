@@ -580,9 +580,7 @@ class Signal:
             )
             return replace(self, parts=parts)
         one = self.settled() if self.parts else self
-        trees = [
-            (a.expression or Expression()) if isinstance(a, Signal) else a for a in arguments
-        ]
+        trees = [(a.expression or Expression()) if isinstance(a, Signal) else a for a in arguments]
         made = Expression(name, tuple(trees), tuple(sorted(options.items())))
         if one.is_data:
             step = Expression(
@@ -923,7 +921,9 @@ class Signal:
         for axis in sorted(inner, reverse=True):
             found = found.picked(axis, [0], drop=True)
         return replace(
-            found, roles=tuple(self.roles[i] for i in kept), shape=tuple(self.shape[i] for i in kept)
+            found,
+            roles=tuple(self.roles[i] for i in kept),
+            shape=tuple(self.shape[i] for i in kept),
         )
 
     def _positions_changed(self, sizes: Sequence[int]) -> tuple[int, ...]:

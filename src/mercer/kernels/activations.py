@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._core.checks import check_int, check_real
+from .overridable import overridable
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ class PowerActivation:
         check_real("negative", self.negative)
         check_real("positive", self.positive)
 
+    __name__ = "PowerActivation"  # what tracers call it
+
+    @overridable
     def __call__(self, z: Tensor) -> Tensor:
         """Apply it to every entry."""
         if self.order == 0:
@@ -95,6 +99,9 @@ class PolynomialActivation:
         numbers = tuple(check_real("coefficients", c) for c in self.coefficients)
         object.__setattr__(self, "coefficients", numbers)
 
+    __name__ = "PolynomialActivation"  # what tracers call it
+
+    @overridable
     def __call__(self, z: Tensor) -> Tensor:
         """Apply it to every entry."""
         value = torch.full_like(z, self.coefficients[-1])
@@ -144,6 +151,9 @@ class HermiteActivation:
             powers[k - 2 * i] = (-1) ** i * count / scale
         return tuple(powers)
 
+    __name__ = "HermiteActivation"  # what tracers call it
+
+    @overridable
     def __call__(self, z: Tensor) -> Tensor:
         """Apply it to every entry."""
         before, value = torch.zeros_like(z), torch.ones_like(z)
@@ -188,6 +198,9 @@ class ErfActivation:
         for name in ("slope", "scale", "offset"):
             check_real(name, getattr(self, name))
 
+    __name__ = "ErfActivation"  # what tracers call it
+
+    @overridable
     def __call__(self, z: Tensor) -> Tensor:
         """Apply it to every entry."""
         return self.scale * torch.erf(self.slope * z) + self.offset
@@ -231,6 +244,9 @@ class SineActivation:
         for name in ("frequency", "scale", "phase"):
             check_real(name, getattr(self, name))
 
+    __name__ = "SineActivation"  # what tracers call it
+
+    @overridable
     def __call__(self, z: Tensor) -> Tensor:
         """Apply it to every entry."""
         return self.scale * torch.sin(self.frequency * z + self.phase)
@@ -268,6 +284,9 @@ class ExponentialActivation:
         for name in ("rate", "scale"):
             check_real(name, getattr(self, name))
 
+    __name__ = "ExponentialActivation"  # what tracers call it
+
+    @overridable
     def __call__(self, z: Tensor) -> Tensor:
         """Apply it to every entry."""
         return self.scale * torch.exp(self.rate * z)
@@ -305,6 +324,9 @@ class GaussianActivation:
         check_real("rate", self.rate, above=0.0)
         check_real("scale", self.scale)
 
+    __name__ = "GaussianActivation"  # what tracers call it
+
+    @overridable
     def __call__(self, z: Tensor) -> Tensor:
         """Apply it to every entry."""
         return self.scale * torch.exp(-self.rate * z.square())
@@ -323,6 +345,9 @@ class GaborActivation:
     tensor([0.0000, 0.3096])
     """
 
+    __name__ = "GaborActivation"  # what tracers call it
+
+    @overridable
     def __call__(self, z: Tensor) -> Tensor:
         """Apply it to every entry."""
         return torch.exp(-z.square()) * torch.sin(z)
