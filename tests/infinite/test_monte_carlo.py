@@ -239,6 +239,19 @@ def test_layers_have_scales_of_their_own():
     assert worst(found, nngp, nngp + 0.7**2 * slope * s) < 4
 
 
+def test_scales_of_a_module_are_those_of_the_layers_inside():
+    def net(width):
+        return nn.Sequential(mlp(2)(width), nn.ReLU(), nn.Linear(1, 1))
+
+    def estimate(scales):
+        return monte_carlo(net, 8, 3, X, w_std=scales, generator=0).ntk
+
+    flat = {"0.0": 0.9, "0.2": 1.3, "0.4": 0.9, "2": 1.1}
+    assert torch.equal(estimate({"0": 0.9, "0.2": 1.3, "2": 1.1}), estimate(flat))
+    assert torch.equal(estimate({"": 1.1, "0": 0.9, "0.2": 1.3}), estimate(flat))
+    assert torch.equal(estimate({"0": 2**0.5}), estimate(None))
+
+
 def test_fan_in_of_groups_and_kernels():
     def net(width):
         return nn.Sequential(
@@ -370,6 +383,7 @@ def test_plot_over_exact_values():
         (mlp(), {"w_std": -1.0}, ValueError, "w_std"),
         (mlp(), {"w_std": {"0": math.nan}}, ValueError, r"w_std\['0'\]"),
         (mlp(), {"w_std": {"1": 1.0}}, ValueError, r"w_std: expected names of layers .*\['1'\]"),
+        (mlp(), {"w_std": 1.0, "parametrization": "torch"}, ValueError, "w_std, b_std: networks"),
         (mlp(), {"b_std": "0.1"}, TypeError, "b_std: expected a number, or a mapping"),
         (mlp(), {"x": X[:0]}, ValueError, r"x: expected at least one point.*\(0, 5\)"),
         (mlp(), {"x": X[0]}, ValueError, r"x: expected at least one point.*\(5,\)"),

@@ -17,8 +17,6 @@ from .monte_carlo_estimate import estimate
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_DEFAULTS = (2**0.5, 0.1)
-
 
 @dataclass(frozen=True)
 class MonteCarloKernel:
@@ -145,8 +143,8 @@ def monte_carlo(
     y: Tensor | None = None,
     *,
     parametrization: str = "ntk",
-    w_std: float | Mapping[str, float] = 2**0.5,
-    b_std: float | Mapping[str, float] = 0.1,
+    w_std: float | Mapping[str, float] | None = None,
+    b_std: float | Mapping[str, float] | None = None,
     generator: RandomSource | int | None = None,
     show_progress: bool = False,
 ) -> MonteCarloKernel:
@@ -193,9 +191,10 @@ def monte_carlo(
         Points of the columns; without them those of the rows.
     parametrization : {"ntk", "standard", "torch"}
         See the table.
-    w_std, b_std : float or mapping of str to float
-        Standard deviations; a mapping gives them to layers by their names in the module, and
-        layers that it does not name have the default.
+    w_std, b_std : float or mapping of str to float, optional
+        Standard deviations, by default the root of 2, and 0.1; a mapping gives them to layers by
+        their names, or those of modules that contain them, where the rest keep the default. They
+        are not for ``"torch"``.
     generator : torch.Generator, CounterGenerator, int or None, optional
         Source of the draws, those of the factory and of dropout too. With one given, the global
         random state is untouched.
@@ -240,12 +239,17 @@ def monte_carlo(
     check_int("samples", samples, least=2)
     check_choice("parametrization", parametrization, ("ntk", "standard", "torch"))
     weights, biases = read_scales("w_std", w_std), read_scales("b_std", b_std)
+    if parametrization == "torch" and not (w_std is None and b_std is None):
+        raise ValueError(
+            'w_std, b_std: networks of the parametrization "torch" stay as the factory made them; '
+            'expected None, or "standard" to draw them'
+        )
     x, y = _check_points(x, y)
     source = own_stream(generator)  # from None too: torch's default generator moves by one draw
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         torch.manual_seed(int(draw_integers(2**62, (), source)))
         module = _build(module_factory, width)
-        plan = plan_draws(module, parametrization, weights, biases, _DEFAULTS)
+        plan = plan_draws(module, parametrization, weights, biases)
         states = _states(module_factory, width, module, plan, source, x)
         nngp, ntk = estimate(module, plan, states, samples, x, y, show_progress)
     read = (nngp.mean, ntk.mean, nngp.error(), ntk.error())

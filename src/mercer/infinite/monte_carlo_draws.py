@@ -15,6 +15,8 @@ from .._core.random import draw_normal
 
 Scales = float | Mapping[str, float]
 
+DEFAULTS = {"w_std": 2**0.5, "b_std": 0.1}
+
 _AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _NORMS = (
@@ -35,7 +37,9 @@ class Drawn:
 
 
 def read_scales(name: str, value: Any) -> Scales:
-    """Check one number, or numbers by the names of layers."""
+    """Check one number, or numbers by the names of layers; None stands for the default."""
+    if value is None:
+        return DEFAULTS[name]
     if isinstance(value, Mapping):
         return {str(key): check_real(f"{name}[{key!r}]", v, least=0.0) for key, v in value.items()}
     if not isinstance(value, Real) or isinstance(value, bool):
@@ -46,8 +50,16 @@ def read_scales(name: str, value: Any) -> Scales:
     return check_real(name, value, least=0.0)
 
 
-def _of_layer(scales: Scales, layer: str, default: float) -> float:
-    return scales.get(layer, default) if isinstance(scales, Mapping) else scales
+def _of_layer(name: str, scales: Scales, layer: str) -> float:
+    """Look a layer up, by its own name or that of the innermost module around it."""
+    if not isinstance(scales, Mapping):
+        return scales
+    names = [key for key in scales if _contains(key, layer)]
+    return scales[max(names, key=len)] if names else DEFAULTS[name]
+
+
+def _contains(name: str, layer: str) -> bool:
+    return not name or name == layer or layer.startswith(f"{name}.")
 
 
 def _is_affine(owner: nn.Module, name: str) -> bool:
@@ -57,11 +69,7 @@ def _is_affine(owner: nn.Module, name: str) -> bool:
 
 
 def plan_draws(
-    module: nn.Module,
-    parametrization: str,
-    w_std: Scales,
-    b_std: Scales,
-    defaults: tuple[float, float],
+    module: nn.Module, parametrization: str, w_std: Scales, b_std: Scales
 ) -> dict[str, Drawn]:
     """Say for each parameter of a module how it is drawn.
 
@@ -90,22 +98,24 @@ def plan_draws(
                 )
             elif name.endswith("bias"):
                 layers.add(path)
-                spread = _of_layer(b_std, path, defaults[1])
+                spread = _of_layer("b_std", b_std, path)
                 factor = spread
             else:
                 layers.add(path)
                 # channels / groups times the positions of a convolution
                 fan_in = math.prod(parameter.shape[1:])
-                spread = _of_layer(w_std, path, defaults[0]) / math.sqrt(fan_in)
+                spread = _of_layer("w_std", w_std, path) / math.sqrt(fan_in)
                 factor = spread
             if parametrization != "ntk":
                 factor = 1.0
             plan[f"{path}.{name}" if path else name] = Drawn(parameter.shape, spread, factor)
     for argument, scales in (("w_std", w_std), ("b_std", b_std)):
-        if isinstance(scales, Mapping) and not scales.keys() <= layers:
+        names = scales if isinstance(scales, Mapping) else ()
+        unknown = [name for name in names if not any(_contains(name, one) for one in layers)]
+        if unknown:
             raise ValueError(
-                f"{argument}: expected names of layers among {sorted(layers)}, "
-                f"got {sorted(scales.keys() - layers)}"
+                f"{argument}: expected names of layers among {sorted(layers)}, or of modules that "
+                f"contain them, got {unknown}"
             )
     # A parameter that two layers share is drawn once, under the name that torch gives it.
     return {name: plan[name] for name, _ in module.named_parameters()}
