@@ -89,7 +89,7 @@ class Propagation:
         elif what == "correlation":
             if len(self.correlation) == 0:
                 raise ValueError("what: no correlations here; give a correlation")
-            for pair in self.correlation.flatten(1).unbind(1):
+            for pair in self.correlation.reshape(len(layer), -1).unbind(1):
                 ax.plot(layer, pair, label=f"from {float(pair[0]):.3g}")
             ax.legend()
         else:
