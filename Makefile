@@ -4,6 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count() or 1)")
+# neural-tangents needs old versions of Python, jax and numpy, hence an environment of its own.
+PEERS := $(or $(MERCER_PEERS),.venv-peers)
+OLD := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PEERS_PYTHON ?= $(shell for p in $(PYTHON) python3.12 python3.11; do \
+	$$p -c "$(OLD)" 2>/dev/null && echo $$p && break; done)
 WORKERS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 
 # Nothing here needs a network after the installation.
@@ -42,6 +47,15 @@ $(VENV)/.peers: $(VENV)/.dev
 	$(PIP) -e '.[peers]'
 	@touch $@
 
+$(PEERS)/.neural-tangents: benchmarks/peers/neural-tangents.txt
+	@test -n "$(PEERS_PYTHON)" || \
+	{ echo "make peers: neural-tangents needs Python 3.11 or 3.12: set PEERS_PYTHON" >&2; exit 1; }
+	$(PEERS_PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	--only-binary :all: -r $< && $(PEERS)/bin/python -W ignore -c "import neural_tangents" || \
+	{ echo "make peers: the environment of $< could not be made" >&2; exit 1; }
+	@touch $@
+
 demo: $(VENV)/.demo  ## train a small network, bundle it, write a page (out/demo/report.html)
 	$(BIN)/mercer bundle digits --out out/demo
 
@@ -73,8 +87,8 @@ evidence: $(VENV)/.dev  ## run every check of a fact sheet, write docs/evidence.
 docs: $(VENV)/.docs  ## the documentation (docs/_build/html/index.html)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-peers: $(VENV)/.peers  ## the tests that compare with peer libraries
-	$(BIN)/python -m pytest -m peer
+peers: $(VENV)/.peers $(PEERS)/.neural-tangents  ## the tests that compare with peer libraries
+	MERCER_PEERS=$(abspath $(PEERS)) $(BIN)/python -m pytest -m peer
 
 clean:  ## remove what was built
-	rm -rf $(VENV) out docs/_build docs/gallery docs/reference
+	rm -rf $(VENV) .venv-peers out docs/_build docs/gallery docs/reference

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -63,3 +64,66 @@ def test_scripts_say_what_they_claim():
         text = path.read_text(encoding="utf-8")
         assert text.startswith('"""'), path.name
         assert "--json" in text or path.name.startswith(("figure_", "_")), path.name
+
+
+@pytest.fixture
+def process(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import _infinite_process
+
+    return _infinite_process
+
+
+MLP = {"kind": "mlp", "depth": 2, "n": 6, "d": 3, "batch": 0, "memory": 0}
+
+
+def test_a_side_in_its_own_process_answers(process):
+    inputs = np.random.default_rng(0).standard_normal((6, 3), dtype=np.float32)
+    with process.Process("mercer", MLP, inputs) as side:
+        assert side.failed is None and side.first > 0 and side.run() > 0
+        nngp, ntk = side.values()
+        truth = side.truth(4)
+        peak, before = side.peak()
+    s = 2 / 3 * inputs @ inputs.T + 0.01  # the affine maps and ReLU's dual, written out
+    t, q = s, np.diagonal(s)
+    for _ in range(2):
+        sine = np.sqrt(np.maximum(np.outer(q, q) - s * s, 0))
+        slope = (np.pi - np.arctan2(sine, s)) / (2 * np.pi)
+        s = 2 * (sine / (2 * np.pi) + slope * s) + 0.01
+        t, q = s + 2 * slope * t, q + 0.01
+    np.testing.assert_allclose(nngp, s, rtol=1e-3)
+    np.testing.assert_allclose(ntk, t, rtol=1e-3)
+    np.testing.assert_allclose(truth, [nngp[:4, :4], ntk[:4, :4]], rtol=1e-5)
+    assert truth.dtype == np.float64 and peak >= before > 0
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (
+            "import os; input(); os.kill(os.getpid(), 9)",
+            "killed, as the system does when memory runs out",
+        ),
+        ("input(); raise SystemExit(3)", "ended with the code 3"),
+        ("""input(); print('{"error": "MemoryError: 8 GiB"}')""", "MemoryError: 8 GiB"),
+    ],
+)
+def test_a_side_that_fails_says_why_and_gives_no_numbers(process, tmp_path, script, reason):
+    (tmp_path / "worker.py").write_text(script)
+    inputs = np.zeros((6, 3), np.float32)
+    with process.Process("mercer", MLP, inputs, tmp_path / "worker.py") as side:
+        assert np.isnan(side.run()) and side.values() is None and side.peak() == (0, 0)
+        assert side.failed == reason
+
+
+def test_a_peer_that_is_not_installed_is_named(process, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "PEERS", tmp_path)
+    with process.Process("neural-tangents", MLP, np.zeros((6, 3), np.float32)) as side:
+        assert side.values() is None and "make peers" in side.failed
+
+
+def test_what_the_peer_environment_needs_is_pinned():
+    lines = (BENCHMARKS / "peers" / "neural-tangents.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert pins["neural-tangents"] == "0.6.5" and pins["jax"] == pins["jaxlib"] == "0.4.30"
+    assert pins["tf2jax"] == "0.3.6" and int(pins["numpy"].split(".")[0]) < 2
