@@ -7,7 +7,7 @@ list of them. T is None where nothing before was trained.
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -239,21 +239,68 @@ class Affine(Operation):
 
 @final
 @dataclass(frozen=True)
+class Slope:
+    r"""The function :math:`\psi(z) = z \phi'(z)`, which a trained gain makes of an activation.
+
+    Attributes
+    ----------
+    function : callable
+        The activation.
+    """
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Differentiate by autograd, once more where that is wanted."""
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = z if z.requires_grad else z.detach().clone().requires_grad_()
+            value = self.function(leaf * 1)
+            found = None
+            if value.requires_grad:
+                (found,) = torch.autograd.grad(
+                    value.sum(), leaf, create_graph=z.requires_grad, allow_unused=True
+                )
+            return torch.zeros_like(z) if found is None else z * found
+
+
+@final
+@dataclass(frozen=True)
 class Pointwise(Operation):
-    """An activation: its dual.
+    r"""An activation: its dual.
+
+    A trained gain g of a normalisation that comes before, with only linear steps between, has the
+    tangent z itself, which depends on the slope that the activation has at z: it adds
+    :math:`E[\psi(u) \psi(v)]` with :math:`\psi(z) = z \phi'(z)`, not :math:`\dot K S`.
 
     Attributes
     ----------
     activation : Activation
         The function.
+    gains : tuple of tuple of int
+        For each trained gain before it, the position axes along which it has factors of its own.
     """
 
     activation: Activation
+    gains: tuple[tuple[int, ...], ...] = ()
 
     @property
     def dual(self) -> Dual:
         """The dual of the activation."""
         return dual(self.activation)
+
+    @property
+    def gain(self) -> Dual:
+        """The dual of what a trained gain makes of it."""
+        form = closed_form(self.activation)
+        made: Any = Slope(self.activation.function)
+        if isinstance(form, PowerActivation):
+            k = form.order
+            made = PolynomialActivation((0.0,))
+            if k:
+                made = PowerActivation(k, k * form.positive, k * form.negative)
+        elif isinstance(form, PolynomialActivation):
+            made = PolynomialActivation(tuple(k * c for k, c in enumerate(form.coefficients)))
+        return dual(Activation(None, made))
 
     @property
     def slope(self) -> Dual | None:
@@ -280,7 +327,16 @@ class Pointwise(Operation):
         if t is None:
             return value, None
         pieces = self.slope
-        return value, (slope if pieces is None else pair(pieces)[0]) * t
+        slope = slope if pieces is None else pair(pieces)[0]
+        # What gains have added to T before is S, at their own positions.
+        for axes in self.gains:
+            t = t - same_positions(s, place.full, axes)
+        t = slope * t
+        if self.gains:
+            gain = pair(self.gain)[0]
+            for axes in self.gains:
+                t = t + same_positions(gain, place.full, axes)
+        return value, t
 
     def wants(self, full: Full) -> tuple[Full, ...]:
         """Take the same layout."""

@@ -40,7 +40,7 @@ def _elementwise(name: str) -> Any:
         x = _signal(*args)
         options.pop("inplace", None)
         for other in args:
-            if isinstance(other, Signal) and not x.same_base(other):
+            if isinstance(other, Signal) and other is not x and not x.same_base(other):
                 raise x.tape.refuse(f"{name} of two different signals has no rule")
         # Options given in order, such as a slope, get their names where they have one.
         signals = [a for a in args if isinstance(a, Signal) or is_number(a)]

@@ -113,6 +113,9 @@ class Signal:
         An elementwise function of `node`'s output that has not been read as an operation yet.
     parts : tuple of Signal
         For a concatenation: what lies beside each other along the channels.
+    gains : tuple of tuple of int, or None
+        Trained gains since the last layer, each with the position axes along which it has factors
+        of its own; None where what they add can no longer be told.
     """
 
     tape: Tape
@@ -125,6 +128,7 @@ class Signal:
     steps: tuple[tuple[Any, ...], ...] = ()
     expression: Expression | None = None
     parts: "tuple[Signal, ...]" = ()
+    gains: tuple[tuple[int, ...], ...] | None = ()
 
     # -- what it is ------------------------------------------------------------------------------
 
@@ -285,7 +289,14 @@ class Signal:
                 f"{activation!r} of what is not normal; an activation needs a layer with random "
                 "weights between it and other activations, products, pooled activations or data"
             )
-        return found._emit(Pointwise, activation, gaussian=False, centred=False)
+        if found.gains is None:
+            raise self.tape.refuse(
+                f"{activation!r} of a sum or of positions mixed after a normalisation whose gain "
+                "is trained; freeze the gain, or put a layer with weights between"
+            )
+        return found._emit(
+            Pointwise, activation, found.gains, gaussian=False, centred=False, gains=()
+        )
 
     def scaled(self, factor: float) -> "Signal":
         """Multiply by a number.
@@ -362,6 +373,7 @@ class Signal:
             gaussian=wide,
             centred=True,
             sources=frozenset({(layer, 0, 2520)}),
+            gains=(),
             shape=_with(found.shape, found.axis(axis), channels),
         )
         return after if shared else after._emit(Unshared)
@@ -456,9 +468,9 @@ class Signal:
                 f"picks or averages along axis {axis}, the {role} axis; "
                 "a channel of a wide network is as good as another"
             )
-        changes: dict[str, Any] = {"shape": shape}
+        changes: dict[str, Any] = {"shape": shape, "gains": found._shared_gains}
         if drop:
-            changes = {
+            changes |= {
                 "shape": (*shape[:axis], *shape[axis + 1 :]),
                 "roles": tuple(
                     r - 1 if isinstance(r, int) and r > role else r
@@ -500,6 +512,9 @@ class Signal:
         """
         found = self.settled()
         roles = sorted(found.roles[self.axis(a)] for a in axes)
+        gains = found.gains
+        if trains_weight and gains is not None:
+            gains = (*gains, tuple(roles) if own_positions else ())
         return found._emit(
             Normalize,
             tuple(roles),
@@ -509,6 +524,7 @@ class Signal:
             trains_bias,
             own_positions,
             centred=found.centred or (centre and not axes),
+            gains=gains,
         )
 
     def dropped(self, rate: float) -> "Signal":
@@ -552,7 +568,13 @@ class Signal:
             gaussian=True,
             centred=True,
             sources=frozenset((i, 0, 2520) for i in layers),
+            gains=(),
         )
+
+    @property
+    def _shared_gains(self) -> tuple[tuple[int, ...], ...] | None:
+        """The gains after positions have changed: those of all positions alike stay."""
+        return None if self.gains is None or any(self.gains) else self.gains
 
     # -- arithmetic ------------------------------------------------------------------------------
 
@@ -573,7 +595,7 @@ class Signal:
         Signal
             The output, not read as an operation yet.
         """
-        if self.parts and sum(isinstance(a, Signal) for a in arguments) == 1:
+        if self.parts and all(a is self for a in arguments if isinstance(a, Signal)):
             parts = tuple(
                 p.applied(name, *(p if isinstance(a, Signal) else a for a in arguments), **options)
                 for p in self.parts
@@ -602,6 +624,8 @@ class Signal:
         """Whether both are elementwise functions of one normal signal."""
         if self.is_data and other.is_data:
             return self.steps == other.steps and self.roles == other.roles
+        if self.parts:
+            return self is other and all(p.gaussian for p in self.parts)
         return (
             not self.parts
             and not other.parts
@@ -644,6 +668,7 @@ class Signal:
             gaussian=one.gaussian and two.gaussian,
             centred=one.centred and two.centred,
             sources=one.sources | two.sources,
+            gains=None if one.gains != () or two.gains != () else (),
         )
 
     def __mul__(self, other: Any) -> "Signal":
@@ -757,7 +782,7 @@ class Signal:
         if order != tuple(range(len(order))):
             rank = {role: i for i, role in enumerate(order)}
             roles = tuple(rank[r] if isinstance(r, int) else r for r in self.roles)
-            found = replace(self, roles=roles)
+            found = replace(self, roles=roles, gains=self._shared_gains)
             positions = tuple(self.positions[i] for i in order)
             found = found._emit(Permute, order, positions=positions)
         roles, flat, groups, after = [], [], [], []
@@ -811,7 +836,7 @@ class Signal:
             node = self.tape.add(
                 Reshape((found.node,), tuple(after), self.tape.place, tuple(groups), before)
             )
-            found = replace(found, node=node)
+            found = replace(found, node=node, gains=found._shared_gains)
         return replace(found, roles=tuple(roles), shape=shape)
 
     def joined(self, others: "Sequence[Signal]", axis: int) -> "Signal":
@@ -961,7 +986,9 @@ def _matched(one: Signal, two: Signal, settle: bool = True) -> tuple[Signal, Sig
         theirs = dict(zip(one.roles, two.roles, strict=True))
         order = tuple(theirs[i] for i in range(len(one.positions)))
         positions = tuple(two.positions[i] for i in order)
-        two = replace(two, roles=one.roles)._emit(Permute, order, positions=positions)
+        two = replace(two, roles=one.roles, gains=two._shared_gains)._emit(
+            Permute, order, positions=positions
+        )
     return one, two
 
 
