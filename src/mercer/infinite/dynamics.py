@@ -121,7 +121,7 @@ def dynamics(
     8.57
     """
     check_kernel("kernel", kernel)
-    prior = prior_of(kernel, prior)
+    prior, together = prior_of(kernel, prior)
     check_points("x", x, kernel)
     targets = check_targets("y", y, len(x)).to(x.device)  # (n, outputs)
     check_choice("reduction", reduction, ("mean", "sum"))
@@ -135,7 +135,7 @@ def dynamics(
     if momentum and not discrete:
         raise ValueError(f"momentum: {momentum:g} needs discrete=True; gradient flow has none")
     alpha = check_real("ridge", ridge, least=0.0)
-    tangent, covariance = both(kernel, prior, x)  # (n, n) each
+    tangent, covariance = both(kernel, prior, together, x)  # (n, n) each
     spectrum = Spectrum.of("kernel", tangent)
     if ridge_unit == "diagonal":
         alpha *= float(tangent.diagonal().mean())
@@ -153,6 +153,7 @@ def dynamics(
         y=y,
         ridge=alpha,
         target_noise=noise,
+        _together=together,
         _rule=rule,
         _spectrum=spectrum,
         _targets=spectrum.rotate(targets),

@@ -23,12 +23,17 @@ def check_kernel(name: str, kernel: object) -> Kernel:
     return kernel
 
 
-def prior_of(kernel: Kernel, prior: Kernel | None) -> Kernel:
-    """Choose the kernel of the untrained outputs: the one given, the NTK's own, or the same."""
+def prior_of(kernel: Kernel, prior: Kernel | None) -> tuple[Kernel, bool]:
+    """Choose the kernel of the untrained outputs: the one given, the NTK's own, or the same.
+
+    The flag says whether both come from one call, ``kernel.both``.
+    """
     if prior is not None:
-        return check_kernel("prior", prior)
+        return check_kernel("prior", prior), False
     nngp = getattr(kernel, "nngp", None)
-    return nngp if isinstance(nngp, Kernel) else kernel
+    if isinstance(nngp, Kernel):
+        return nngp, hasattr(kernel, "both")
+    return kernel, False
 
 
 def check_points(name: str, x: Tensor, kernel: Kernel) -> Tensor:
@@ -79,7 +84,7 @@ def check_times(times: Times, *, whole: bool, infinite: bool = True) -> tuple[Te
 
 
 def both(
-    kernel: Kernel, prior: Kernel, x: Tensor, y: Tensor | None = None
+    kernel: Kernel, prior: Kernel, together: bool, x: Tensor, y: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Evaluate the kernel of training T and the prior S between rows, in float64."""
     n, m = len(x), len(x if y is None else y)
@@ -89,9 +94,9 @@ def both(
     if prior is kernel:
         matrix = kernel(x, y)
         pair = matrix, matrix
-    elif getattr(kernel, "nngp", None) is prior and hasattr(kernel, "both"):
-        together: Any = kernel.both
-        nngp, ntk = together(x, y)  # one pass for the two
+    elif together:
+        wide: Any = kernel
+        nngp, ntk = wide.both(x, y)  # one pass for the two
         pair = ntk, nngp
     else:
         pair = kernel(x, y), prior(x, y)

@@ -56,6 +56,7 @@ class Dynamics:
     y: Tensor
     ridge: float
     target_noise: float
+    _together: bool
     _rule: TrainingRule
     _spectrum: Spectrum
     _targets: Tensor  # V^T y, (n, outputs)
@@ -82,7 +83,8 @@ class Dynamics:
 
     def _points(self, x: Tensor) -> _Points:
         check_points("x", x, self.kernel)
-        cross, prior = both(self.kernel, self.prior, x.to(self.x.device), self.x)  # (m, n) each
+        x = x.to(self.x.device)
+        cross, prior = both(self.kernel, self.prior, self._together, x, self.x)  # (m, n) each
         return _Points(self._spectrum.project(cross), self._spectrum.vectors.mT @ prior.mT)
 
     def _finish(self, values: Tensor, single: bool, outputs: bool = True) -> Tensor:
