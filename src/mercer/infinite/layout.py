@@ -111,3 +111,40 @@ def both_axes(axis: int, full: Full) -> tuple[int, ...]:
     """Return the axes of a covariance that a position axis has: one, or two where it is full."""
     second = second_axes(full)[axis]
     return (axis,) if second == axis else (axis, second)
+
+
+def pick(q: Tensor, axis: int, index: tuple[int, ...]) -> Tensor:
+    """Pick positions along an axis, zeros for -1."""
+    low = next((i for i, v in enumerate(index) if v >= 0), len(index))
+    high = next((i for i, v in enumerate(reversed(index)) if v >= 0), 0)
+    inner = index[low : len(index) - high]
+    if inner != tuple(range(q.shape[axis])):
+        kept = [max(v, 0) for v in inner]
+        q = q.index_select(axis, torch.tensor(kept, device=q.device, dtype=torch.long))
+        if min(inner, default=0) < 0:
+            keep = torch.tensor([v >= 0 for v in inner], device=q.device)
+            q = q * keep.to(q.dtype).reshape(-1, *[1] * (q.ndim - axis - 1))
+    if low or high:
+        q = torch.nn.functional.pad(q, [0, 0] * (q.ndim - axis - 1) + [low, high])
+    return q
+
+
+def mix(q: Tensor, axis: int, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
+    """Multiply an axis by a matrix."""
+    if len(matrix) == 1 and len(set(matrix[0])) == 1:
+        return q.sum(axis, keepdim=True) * matrix[0][0]
+    m = torch.tensor(matrix, dtype=q.dtype, device=q.device)
+    found = torch.tensordot(m, q, dims=([1], [axis]))  # pyright: ignore[reportArgumentType]
+    return found.movedim(0, axis)
+
+
+def same_positions(q: Tensor, full: Full, axes: Sequence[int]) -> Tensor:
+    """Set covariances between different positions along some axes to zero."""
+    for axis in axes:
+        if full[axis]:
+            second = second_axes(full)[axis]
+            eye = torch.eye(q.shape[axis], dtype=q.dtype, device=q.device)
+            shape = [1] * q.ndim
+            shape[axis] = shape[second] = q.shape[axis]
+            q = q * eye.reshape(shape)
+    return q

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from .expression import Expression
-from .operations import mix, pick
+from .layout import mix, pick
 
 Step = tuple[Any, ...]
 
