@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from mercer.infinite import dynamics, posterior
+from mercer.infinite import NNGP, NTK, dynamics, posterior
 from mercer.kernels import RBF, Linear, Precomputed, dual
 
 SHEET = "infinite-neural-tangent-kernel"
@@ -370,6 +370,28 @@ def test_posterior_is_that_of_scikit_learn(seed, noise):
     np.testing.assert_allclose(found.covariance.numpy(), covariance, rtol=1e-8, atol=1e-8)
 
 
+def test_of_a_torch_module(golden):
+    module = nn.Sequential(
+        nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)
+    ).train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    state = torch.get_rng_state()
+    kernel = NTK(module, w_std=1.5, b_std=0.1)
+    x, y, test = (torch.from_numpy(golden[name]) for name in ("X1", "Y1", "X2"))
+    flow = dynamics(kernel, x, y)
+    for t in (1.0, INF):
+        for name, value in (("mean", flow.mean(t, test)), ("cov", flow.covariance(t, test))):
+            expected = torch.from_numpy(golden[f"mse_ensemble/reg0.0/t{t}/ntk/{name}"])
+            torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
+    assert not flow.mean(1.0, test).requires_grad
+    # Both kernels in one call, and one at a time.
+    apart = dynamics(kernel, x, y, prior=NNGP(module, w_std=1.5, b_std=0.1))
+    torch.testing.assert_close(apart.covariance(1.0, test), flow.covariance(1.0, test))
+    assert torch.equal(state, torch.get_rng_state())
+    assert module.training and all(p.grad is None for p in module.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
 def test_plots():
     import matplotlib as mpl
 
@@ -379,6 +401,7 @@ def test_plots():
     flow = dynamics(RBF(0.3), x, y)
     ax = flow.plot(x=test, y=clean)
     assert len(ax.lines) == 4 and ax.get_xlabel() == "time"
+    assert len({line.get_color() for line in ax.lines}) == 2
     stop = flow.early_stopping(test, clean)
     assert stop.plot().lines[-1].get_xdata()[0] == stop.time
     ax = flow.learning_times().plot()

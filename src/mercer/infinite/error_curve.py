@@ -10,6 +10,8 @@ from .._core.axes import axes_or_new
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
+
 
 @dataclass(frozen=True, eq=False)
 class ErrorCurve:
@@ -56,10 +58,10 @@ class ErrorCurve:
         shown = (self.times > 0) & self.times.isfinite()
         times = self.times[shown].cpu()
         before = f"{label}, " if label else ""
-        color = ax.plot(times, self.network[shown].cpu(), label=f"{before}one network")[
-            0
-        ].get_color()
-        ax.plot(times, self.ensemble[shown].cpu(), "--", color=color, label=f"{before}mean of many")
+        color = _COLORS[len(ax.lines) // 2 % len(_COLORS)]  # of each curve that is drawn there
+        network, ensemble = self.network[shown].cpu(), self.ensemble[shown].cpu()
+        ax.plot(times, network, color=color, label=f"{before}one network")
+        ax.plot(times, ensemble, "--", color=color, label=f"{before}mean of many")
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xlabel(self.unit)
