@@ -22,6 +22,10 @@ what depth does        `signal_propagation` layer by layer, `susceptibilities` o
 what width does        `finite_width_report` of a module, `optimal_depth`
 a linear student       `LinearDynamics`: errors in time, when to stop, which ridge, from the
 in high dimension      `MarchenkoPastur` law
+power laws of a task   `fit_power_law`, `fit_power_laws`: exponents of spectrum and target
+networks on patches    `hierarchical_kernel`, of the module that `hierarchical_network` makes, for
+                       inputs by `normalize_patches`; `sector_exponents` and `predicted_rate`
+teachers and students  `teacher_student_curve`; `sample_gaussian_field` draws teachers alone
 ====================== ==========================================================================
 """
 
@@ -42,6 +46,15 @@ from .error_curve import ErrorCurve as ErrorCurve
 from .finite_width import FiniteWidthReport as FiniteWidthReport
 from .finite_width import finite_width_report as finite_width_report
 from .finite_width import optimal_depth as optimal_depth
+from .hierarchical import SectorExponents as SectorExponents
+from .hierarchical import hierarchical_kernel as hierarchical_kernel
+from .hierarchical import hierarchical_network as hierarchical_network
+from .hierarchical import normalize_patches as normalize_patches
+from .hierarchical import predicted_rate as predicted_rate
+from .hierarchical import sector_exponents as sector_exponents
+from .hierarchical_teacher import TeacherStudentCurve as TeacherStudentCurve
+from .hierarchical_teacher import sample_gaussian_field as sample_gaussian_field
+from .hierarchical_teacher import teacher_student_curve as teacher_student_curve
 from .learning_curve_result import LearningCurve as LearningCurve
 from .learning_curve_risk import KernelRisk as KernelRisk
 from .learning_curves import learning_curve as learning_curve
@@ -55,6 +68,10 @@ from .monte_carlo import MonteCarloKernel as MonteCarloKernel
 from .monte_carlo import monte_carlo as monte_carlo
 from .network import Network as Network
 from .posterior import posterior as posterior
+from .power_law import PowerLaw as PowerLaw
+from .power_law import PowerLaws as PowerLaws
+from .power_law import fit_power_law as fit_power_law
+from .power_law import fit_power_laws as fit_power_laws
 from .prediction import Prediction as Prediction
 from .propagation import Propagation as Propagation
 from .propagation import signal_propagation as signal_propagation
