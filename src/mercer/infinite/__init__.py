@@ -6,6 +6,8 @@ You want               Use
 kernels of a network   `NTK`, `NNGP`: of an ordinary torch module; `explain` says how it is read
 a rule of your own     `rule`, on `Signal`; `NoRuleError` says where one is missing
 attention              `SelfAttention`, which has a kernel at infinite width
+training through steps `SurrogateNTK`: surrogate gradients, a kernel that is not symmetric;
+and signs              `SurrogateSpectrum` says whether it converges
 kernels of finite      `monte_carlo`: means over networks, with standard errors
 networks
 what a kernel predicts `learning_curve`: risk against samples, width and ridge from one kernel
@@ -79,6 +81,8 @@ from .reader import read as read
 from .rules import rule as rule
 from .signal import NoRuleError as NoRuleError
 from .signal import Signal as Signal
+from .surrogate_ntk import SurrogateNTK as SurrogateNTK
+from .surrogate_spectrum import SurrogateSpectrum as SurrogateSpectrum
 from .susceptibility import Susceptibilities as Susceptibilities
 from .susceptibility import susceptibilities as susceptibilities
 from .trained_ensemble import Dynamics as Dynamics
