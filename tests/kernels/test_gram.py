@@ -45,7 +45,7 @@ def points(n, d=3, seed=0, dtype=torch.float64):
 def small_tiles(monkeypatch, side=64):
     """Let a few hundred points make many tiles."""
     for module in ("dense", "gram_product"):
-        monkeypatch.setattr(f"mercer.kernels.{module}.tile_side", lambda x: side)
+        monkeypatch.setattr(f"mercer.kernels.{module}.tile_side", lambda *_: side)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: type(k).__name__)
@@ -299,7 +299,7 @@ def test_second_derivatives_with_respect_to_vectors(symmetric):
 
 
 def test_gradients_of_half_precision_hyperparameters_are_added_in_single(monkeypatch):
-    monkeypatch.setattr("mercer.kernels.gram_product.tile_side", lambda x: 16)
+    monkeypatch.setattr("mercer.kernels.gram_product.tile_side", lambda *_: 16)
     x = points(1000, dtype=torch.float32)
     kernel = Polynomial(1, offset=2.0).to(torch.bfloat16)
     total = (kernel.gram(x, x[:400]) @ torch.ones(400)).sum()

@@ -38,6 +38,13 @@ class Network:
         """Which layouts each operation is computed in."""
         return Plan(self.operations)
 
+    @cached_property
+    def tile_plan(self) -> Any:
+        """How its tiles are computed."""
+        from .wide_tiles import TilePlan  # which needs the kernels, which need this
+
+        return TilePlan(self.operations)
+
     def __repr__(self) -> str:
         """Say what it takes and which layers it has."""
         names = [

@@ -7,6 +7,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor, nn
 
+from .._core.precision import full_precision, is_plain, working_dtype
 from ..kernels.base import Kernel
 from ..kernels.hyperparameter import positive, read_positive, register_positive
 from .network import Network
@@ -73,6 +74,7 @@ class WideKernel(Kernel, abc.ABC):
                 "initialisation; use 'standard' to set them"
             )
         self.network = module
+        self._entries = module.tile_plan.entries
         self.parametrization = parametrization
         self.event_ndim = len(module.event_shape)
         for name, value in (("w_std", w_std), ("b_std", b_std)):
@@ -89,6 +91,16 @@ class WideKernel(Kernel, abc.ABC):
     def module(self) -> Network:
         """The network, frozen, as the constructor takes it."""
         return self.network
+
+    @property
+    @abc.abstractmethod
+    def output(self) -> int:
+        """Which of S and T the kernel is: 0 or 1."""
+
+    def diagonals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """S and T of each input with itself, (..., n, *event) to (..., n)."""
+        s, t = self.selves(x, output=True).states[len(self.network.operations) - 1]
+        return s, torch.zeros_like(s) if t is None else t
 
     def _scales(self) -> Scales:
         return Scales(self.parametrization, self.w_std, self.b_std)
@@ -198,11 +210,16 @@ class NNGP(WideKernel):
             [0.3183, 1.0000]])
     """
 
+    @property
+    def output(self) -> int:
+        """It is S."""
+        return 0
+
     def _evaluate(self, x: Tensor, y: Tensor) -> Tensor:
         return self._pair(x, y)[0]
 
     def _diagonal(self, x: Tensor) -> Tensor:
-        return self.selves(x, output=True).states[len(self.network.operations) - 1][0]
+        return self.diagonals(x)[0]
 
 
 @final
@@ -260,13 +277,17 @@ class NTK(WideKernel):
             [0.3183, 2.0000]])
     """
 
+    @property
+    def output(self) -> int:
+        """It is T."""
+        return 1
+
     def _evaluate(self, x: Tensor, y: Tensor) -> Tensor:
         s, t = self._pair(x, y)
         return torch.zeros_like(s) if t is None else t
 
     def _diagonal(self, x: Tensor) -> Tensor:
-        s, t = self.selves(x, output=True).states[len(self.network.operations) - 1]
-        return torch.zeros_like(s) if t is None else t
+        return self.diagonals(x)[1]
 
     @property
     def nngp(self) -> NNGP:
@@ -289,4 +310,23 @@ class NTK(WideKernel):
         tuple of Tensor of shape (..., n, m)
             The NNGP kernel and the NTK.
         """
-        return self.nngp(x, y), self(x, y)
+        x = self._check("x", x)
+        y = None if y is None or y is x else self._check("y", y)
+        other = x if y is None else y
+        flat = x.ndim == other.ndim == self.event_ndim + 1
+        tracked = torch.is_grad_enabled() and any(
+            t.requires_grad for t in (x, other, *self.parameters())
+        )
+        with full_precision(x):
+            if flat and is_plain(x, other, *self.parameters()) and not tracked:
+                from .wide_tiles import fill_both  # below this file, as it takes kernels
+
+                return fill_both(self, x, y)
+            work = working_dtype(x.dtype)
+            a = x.to(work)
+            s, t = self._pair(a, a if y is None else y.to(work))
+            found = [s, torch.zeros_like(s) if t is None else t]
+            if y is None:
+                for i, diagonal in enumerate(self.diagonals(a)):
+                    found[i] = torch.diagonal_scatter(found[i], diagonal, dim1=-2, dim2=-1)
+            return found[0].to(x.dtype), found[1].to(x.dtype)

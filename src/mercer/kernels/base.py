@@ -46,6 +46,12 @@ class Kernel(Specification, abc.ABC):
     """
 
     event_ndim: int = 1
+    _entries: int = 1
+
+    @property
+    def pair_entries(self) -> int:
+        """How many numbers a pair of points takes while its entry is computed; 1 for vectors."""
+        return max(part._entries for part in self.modules() if isinstance(part, Kernel))
 
     # -- what a kernel implements ----------------------------------------------------------------
 
@@ -107,7 +113,7 @@ class Kernel(Specification, abc.ABC):
             flat = x.ndim == other.ndim == self.event_ndim + 1
             # Plain first: where a function is traced its sizes must not decide.
             plain = is_plain(x, other, *self.parameters())
-            if plain and flat and len(x) * len(other) > _SMALL:
+            if plain and flat and len(x) * len(other) * self.pair_entries > _SMALL:
                 from .dense import dense  # below this file, as it evaluates kernels
 
                 return dense(self, x, y)

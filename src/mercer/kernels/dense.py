@@ -1,6 +1,7 @@
 """The whole kernel matrix, written tile by tile, and differentiated by recomputing it."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,13 +17,14 @@ from .tiles import Spare, plan_tiles
 _COPIES = 7  # of the matrix, that differentiating its formula takes
 
 
-def tile_side(x: Tensor) -> int:
-    """Return the side of a tile, which depends on the device alone.
+def tile_side(kernel: Kernel, x: Tensor) -> int:
+    """Return the side of a tile, which depends on the device and on what a pair takes.
 
     On a CPU a tile stays in the cache of the core that computes it; other devices want more work
     at once.
     """
-    return 512 if x.device.type == "cpu" else 4096
+    side = 512 if x.device.type == "cpu" else 4096
+    return max(1, math.isqrt(side**2 // kernel.pair_entries))
 
 
 def empty_matrix(n: int, m: int, like: Tensor) -> Tensor:
@@ -39,46 +41,87 @@ def empty_matrix(n: int, m: int, like: Tensor) -> Tensor:
     return torch.empty(n, m, dtype=like.dtype, device=like.device)
 
 
-@torch.no_grad()
 def fill_matrix(kernel: Kernel, x: Tensor, y: Tensor | None) -> Tensor:
     """Evaluate the kernel between all rows; the symmetric half is computed once."""
     work = working_dtype(x.dtype)
     a = x.to(work)
-    b = a if y is None else y.to(work)
-    n, m = len(a), len(b)
+    plan = plan_tiles(kernel, a, a if y is None else y.to(work))
+
+    def fill(rows: slice, columns: slice, outs: Sequence[Tensor], spare: Spare) -> None:
+        plan(rows, columns, outs[0], spare)
+
+    return fill_matrices(kernel, x, y, fill, lambda rows: (kernel._diagonal(a[rows]),), 1)[0]
+
+
+@torch.no_grad()
+def fill_matrices(
+    kernel: Kernel,
+    x: Tensor,
+    y: Tensor | None,
+    fill: Callable[[slice, slice, Sequence[Tensor], Spare], None],
+    diagonals: Callable[[slice], Sequence[Tensor]],
+    count: int,
+) -> list[Tensor]:
+    """Write matrices between all rows, tile by tile; the symmetric half is computed once.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Whose tiles they are.
+    x : Tensor of shape (n, *event)
+        Points of the rows.
+    y : Tensor of shape (m, *event) or None
+        Points of the columns.
+    fill : callable
+        ``fill(rows, columns, outs, spare)`` writes a tile of each matrix.
+    diagonals : callable
+        ``diagonals(rows)`` gives entries on the diagonals.
+    count : int
+        Number of matrices.
+
+    Returns
+    -------
+    list of Tensor of shape (n, m)
+        The matrices, in the dtype of x.
+    """
+    work = working_dtype(x.dtype)
+    a = x.to(work)
+    n, m = len(a), len(a if y is None else y)
     itemsize = a.element_size() + (x.element_size() if work != x.dtype else 0)
     require_memory(
-        n * m * itemsize,
-        f"a kernel matrix of shape ({n}, {m}) in {x.dtype}",
+        count * n * m * itemsize,
+        f"{'a kernel matrix' if count == 1 else f'{count} kernel matrices'} of shape ({n}, {m}) "
+        f"in {x.dtype}",
         "use kernel.gram(x, y), which never builds it",
     )
-    out = empty_matrix(n, m, a)
-    fill = plan_tiles(kernel, a, b)
-    side = tile_side(x)
+    whole = [empty_matrix(n, m, a) for _ in range(count)]
+    side = tile_side(kernel, x)
 
     def band(i: int, check: Callable[[], None]) -> None:
         rows = slice(i, min(i + side, n))
         # A tile is made in memory of its own and copied out: everything is faster where rows
         # follow each other, above all the transposed copy.
-        buffer, mirror = a.new_empty(2, side * side)
+        buffers, mirror = a.new_empty(count, side * side), a.new_empty(side * side)
         spare = Spare()
         for j in range(i if y is None else 0, m, side):
             check()
             columns = slice(j, min(j + side, m))
             height, width = rows.stop - i, columns.stop - j
-            tile = buffer[: height * width].view(height, width)
-            fill(rows, columns, tile, spare)
+            tiles = [buffer[: height * width].view(height, width) for buffer in buffers]
+            fill(rows, columns, tiles, spare)
             if y is None and i == j:  # need not be symmetric to the last bit yet
-                tile.copy_(tile.triu() + tile.triu(1).mT)
-                tile.diagonal().copy_(kernel._diagonal(a[rows]))
-            elif y is None:
-                turned = mirror[: height * width].view(width, height)
-                out[columns, rows] = turned.copy_(tile.mT)
-            out[rows, columns] = tile
+                for tile, diagonal in zip(tiles, diagonals(rows), strict=True):
+                    tile.copy_(tile.triu() + tile.triu(1).mT)
+                    tile.diagonal().copy_(diagonal)
+            for tile, out in zip(tiles, whole, strict=True):
+                if y is None and i != j:
+                    turned = mirror[: height * width].view(width, height)
+                    out[columns, rows] = turned.copy_(tile.mT)
+                out[rows, columns] = tile
 
     for _ in in_order(range(0, n, side), band, x.device):
         pass
-    return out.to(x.dtype)
+    return [out.to(x.dtype) for out in whole]
 
 
 class _Dense(torch.autograd.Function):

@@ -43,7 +43,7 @@ def _forward(
 ) -> Tensor:
     work = working_dtype(x.dtype)
     n, m, r = len(x), len(v), v.shape[1]
-    side = tile_side(x)
+    side = tile_side(kernel, x)
     slabs = cut(-(-n // side))
     threads = torch.get_num_threads()
     # The slabs that are under way, and with a group those that wait for their turn.
@@ -168,7 +168,7 @@ def _backward(
     a, g, v = x.to(work), g.to(work).contiguous(), v.to(work).contiguous()
     b = a if y is None else y.to(work)
     n, m = len(a), len(b)
-    side = tile_side(x)
+    side = tile_side(ctx.kernel, x)
     rows, columns = _edges(n, side), _edges(m, side)
     slabs = cut(len(rows))
     totals = [torch.zeros_like(a), torch.zeros_like(b), torch.zeros_like(v)]
