@@ -278,11 +278,17 @@ def test_reduction_and_outputs():
     assert made(tangent, covariance, y[:, 0]).mean(1.0, test).shape == (3,)
 
 
+@pytest.mark.paper(
+    SHEET,
+    kind="exact",
+    claim="The residual along an eigenvector of the kernel decays at the rate of its eigenvalue, "
+    "so that the top principal components are learnt first.",
+)
 @pytest.mark.parametrize(
     ("options", "momentum"),
     [({}, 0.0), ({"discrete": True}, 0.0), ({"discrete": True}, 0.5), ({"discrete": True}, 0.95)],
 )
-def test_learning_times_are_those_of_the_modes(options, momentum):
+def test_learning_times_are_those_of_the_modes(options, momentum, evidence):
     tangent, covariance, y = random_problem(7)
     if options:
         edge = made(tangent, covariance, y, **options).largest_learning_rate
@@ -308,7 +314,9 @@ def test_learning_times_are_those_of_the_modes(options, momentum):
             else float(times[1, peak.indices[1]] - times[0, peak.indices[0]])
         )
         rate = -math.log(float(peak.values[1] / peak.values[0])) / span
-        assert 1 / rate == pytest.approx(scale, rel=0.05 if momentum else 1e-3)
+        error, most = abs(1 / (rate * scale) - 1), 0.05 if momentum else 1e-3
+        evidence(required=f"<= {most:g}", measured=error, what=f"decay time of mode {mode}")
+        assert error <= most
 
 
 def noisy_problem(seed: int, n: int = 60, noise: float = 0.3):

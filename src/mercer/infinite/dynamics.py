@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._core.checks import check_choice, check_real
 from ..kernels import Kernel
+from .eigenmodes import Eigenmodes
 from .kernel_matrices import both, check_kernel, check_points, check_targets, prior_of
 from .spectral_filter import Spectrum
 from .trained_ensemble import Dynamics
@@ -154,8 +155,12 @@ def dynamics(
         ridge=alpha,
         target_noise=noise,
         _together=together,
-        _rule=rule,
-        _spectrum=spectrum,
-        _targets=spectrum.rotate(targets),
-        _covariance=spectrum.vectors.mT @ covariance @ spectrum.vectors,
+        _modes=Eigenmodes(
+            rule=rule,
+            spectrum=spectrum,
+            targets=spectrum.rotate(targets),
+            covariance=spectrum.vectors.mT @ covariance @ spectrum.vectors,
+            ridge=alpha,
+            noise=noise,
+        ),
     )

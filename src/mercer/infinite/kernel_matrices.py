@@ -65,7 +65,7 @@ def check_targets(name: str, y: Tensor, count: int, outputs: int | None = None) 
 
 def check_times(times: Times, *, whole: bool, infinite: bool = True) -> tuple[Tensor, bool]:
     """Return times as (T,) in float64, and whether a single one came."""
-    known = isinstance(times, int | float | Sequence | Tensor)
+    known = isinstance(times, int | float | Sequence | Tensor) or hasattr(times, "__array__")
     if isinstance(times, bool | str) or not known:
         raise TypeError(f"t: expected a number, a sequence or a tensor, got {type(times).__name__}")
     found = torch.as_tensor(times, dtype=torch.float64, device="cpu").detach()

@@ -3,29 +3,22 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Literal, final
 
 import torch
 from torch import Tensor
 
+from .._core.config import require_memory
 from ..kernels import Kernel
 from .early_stopping import StoppingTime, find_stopping_time
+from .eigenmodes import Eigenmodes, Points
 from .error_curve import ErrorCurve
 from .kernel_matrices import Times, both, check_points, check_targets, check_times
 from .learning_times import LearningTimes
 from .prediction import Prediction
-from .spectral_filter import Spectrum
-from .training_rule import TrainingRule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-class _Points(NamedTuple):
-    """Points at which the ensemble is asked, in terms of the eigenvectors."""
-
-    cross: Tensor  # T_xX V, (m, n)
-    prior_cross: Tensor  # V^T S_Xx, (n, m)
 
 
 @final
@@ -57,35 +50,17 @@ class Dynamics:
     ridge: float
     target_noise: float
     _together: bool
-    _rule: TrainingRule
-    _spectrum: Spectrum
-    _targets: Tensor  # V^T y, (n, outputs)
-    _covariance: Tensor  # V^T S V, (n, n)
-
-    # -- the factors in each mode ----------------------------------------------------------------
-
-    def _damped(self) -> Tensor:
-        return self._spectrum.eigenvalues + self.ridge  # (n,)
-
-    def _gain(self, times: Tensor) -> Tensor:
-        gain = self._rule.gain(self._damped(), times.to(self._targets.device))  # (T, n)
-        return self._spectrum.tame(gain, self.ridge)
-
-    def _left(self, times: Tensor) -> Tensor:
-        """Return the share of the targets that is not fitted yet, 1 - lambda gain: (T, n)."""
-        damped = self._damped()
-        rest = self._rule.residual(damped, times.to(damped.device))
-        share = self.ridge / damped if self.ridge else torch.zeros_like(damped)
-        return share + (1 - share) * rest  # no difference of nearly equal numbers
+    _modes: Eigenmodes
 
     def _times(self, t: Times) -> tuple[Tensor, bool]:
-        return check_times(t, whole=self._rule.unit == "steps")
+        return check_times(t, whole=self._modes.rule.unit == "steps")
 
-    def _points(self, x: Tensor) -> _Points:
+    def _points(self, x: Tensor) -> Points:
         check_points("x", x, self.kernel)
         x = x.to(self.x.device)
         cross, prior = both(self.kernel, self.prior, self._together, x, self.x)  # (m, n) each
-        return _Points(self._spectrum.project(cross), self._spectrum.vectors.mT @ prior.mT)
+        spectrum = self._modes.spectrum
+        return Points(spectrum.project(cross), spectrum.rotate(prior.mT))
 
     def _finish(self, values: Tensor, single: bool, outputs: bool = True) -> Tensor:
         """Drop the axes that the caller did not have, and return to the caller's dtype."""
@@ -112,13 +87,8 @@ class Dynamics:
             The mean.
         """
         times, single = self._times(t)
-        return self._finish(self._mean(times, None if x is None else self._points(x)), single)
-
-    def _mean(self, times: Tensor, at: _Points | None) -> Tensor:
-        if at is None:
-            fitted = (1 - self._left(times)).unsqueeze(-1) * self._targets  # (T, n, outputs)
-            return self._spectrum.vectors @ fitted
-        return at.cross @ (self._gain(times).unsqueeze(-1) * self._targets)  # (T, m, outputs)
+        at = None if x is None else self._points(x)
+        return self._finish(self._modes.outputs(times, self._modes.targets, at), single)
 
     @torch.no_grad()
     def covariance(self, t: Times, x: Tensor | None = None) -> Tensor:
@@ -137,24 +107,15 @@ class Dynamics:
             The covariance.
         """
         times, single = self._times(t)
-        return self._finish(self._all_covariances(times, x), single, outputs=False)
-
-    def _all_covariances(self, times: Tensor, x: Tensor | None) -> Tensor:
+        shape = (len(times), *[len(self.x if x is None else x)] * 2)
+        need = 16 * math.prod(shape)
+        require_memory(need, f"covariances of shape {shape} in float64", "ask for fewer times")
         if x is None:
-            left = self._left(times)  # (T, n)
-            inner = left.unsqueeze(-1) * self._covariance * left.unsqueeze(-2)  # (T, n, n)
-            inner.diagonal(dim1=-2, dim2=-1).add_(self.target_noise * (1 - left).square())
-            return self._spectrum.vectors @ inner @ self._spectrum.vectors.mT
-        at = self._points(x)
-        whole = self.prior(x.detach().double().to(self.x.device))  # (m, m)
-        noisy = self._covariance.clone()
-        noisy.diagonal().add_(self.target_noise)
-        found = []
-        for gain in self._gain(times).unbind():
-            weights = at.cross * gain  # (m, n)
-            mixed = weights @ at.prior_cross  # (m, m)
-            found.append(whole + weights @ noisy @ weights.mT - mixed - mixed.mT)
-        return torch.stack(found)
+            found = self._modes.training_covariance(times)
+        else:
+            before = self.prior(x.detach().double().to(self.x.device))  # (m, m)
+            found = self._modes.test_covariance(times, self._points(x), before)
+        return self._finish(found, single, outputs=False)
 
     @torch.no_grad()
     def predict(self, t: float, x: Tensor | None = None) -> Prediction:
@@ -204,18 +165,16 @@ class Dynamics:
             Its outputs.
         """
         times, single = self._times(t)
-        outputs = self._targets.shape[1]
+        outputs = self._modes.targets.shape[1]
         begin = check_targets("initial", initial, len(self.x), outputs).to(self.x.device)
-        gap = self._targets - self._spectrum.rotate(begin)  # (n, outputs)
+        gap = self._modes.targets - self._modes.spectrum.rotate(begin)  # (n, outputs)
         if (x is None) != (initial_x is None):
             raise ValueError("x, initial_x: expected both or neither")
         if x is None or initial_x is None:
-            done = (1 - self._left(times)).unsqueeze(-1) * gap
-            return self._finish(begin + self._spectrum.vectors @ done, single)
+            return self._finish(begin + self._modes.outputs(times, gap, None), single)
         at = self._points(x)
         there = check_targets("initial_x", initial_x, len(x), outputs).to(self.x.device)
-        moved = at.cross @ (self._gain(times).unsqueeze(-1) * gap)  # (T, m, outputs)
-        return self._finish(there + moved, single)
+        return self._finish(there + self._modes.outputs(times, gap, at), single)
 
     # -- errors ----------------------------------------------------------------------------------
 
@@ -245,34 +204,20 @@ class Dynamics:
         """Make the function from times to errors, with what does not depend on times done."""
         if (x is None) != (y is None):
             raise ValueError("x, y: expected both or neither")
-        noisy = self._covariance.clone()  # (n, n)
-        noisy.diagonal().add_(self.target_noise)
         if x is None or y is None:
+            errors = self._modes.training_error
+        else:
+            at = self._points(x)
+            outputs = self._modes.targets.shape[1]
+            targets = check_targets("y", y, len(x), outputs).to(self.x.device)
+            before = self.prior.diag(x.detach().double().to(self.x.device))  # (m,)
+            errors = self._modes.test_error(at, targets, before)
 
-            def training(times: Tensor) -> ErrorCurve:
-                left = self._left(times)  # (T, n)
-                fit = left.square() @ self._targets.square().mean(-1)  # (T,)
-                spread = left.square() @ self._covariance.diagonal()
-                spread = spread + self.target_noise * (1 - left).square().sum(-1)
-                n = len(self.x)
-                return ErrorCurve(times, fit.cpu() / n, spread.cpu() / n, self._rule.unit)
+        def curve(times: Tensor) -> ErrorCurve:
+            ensemble, variance = errors(times)
+            return ErrorCurve(times, ensemble.cpu(), variance.cpu(), self._modes.rule.unit)
 
-            return training
-        at = self._points(x)
-        targets = check_targets("y", y, len(x), self._targets.shape[1]).to(self.x.device)
-        # The sum of variances over points is a quadratic function of the gains.
-        square = (at.cross.mT @ at.cross) * noisy  # (n, n)
-        mixed = (at.prior_cross * at.cross.mT).sum(-1)  # (n,)
-        before = self.prior.diag(x.detach().double().to(self.x.device)).sum()
-
-        def test(times: Tensor) -> ErrorCurve:
-            fit = (self._mean(times, at) - targets).square().mean((-2, -1))  # (T,)
-            gain = self._gain(times)  # (T, n)
-            spread = before + ((gain @ square) * gain).sum(-1) - 2 * gain @ mixed
-            spread = spread.clamp(min=0).cpu() / len(x)
-            return ErrorCurve(times, fit.cpu(), spread, self._rule.unit)
-
-        return test
+        return curve
 
     @torch.no_grad()
     def degrees_of_freedom(self, t: Times) -> Tensor:
@@ -289,7 +234,7 @@ class Dynamics:
             From 0 before training to the rank of the kernel.
         """
         times, single = self._times(t)
-        trace = (1 - self._left(times)).sum(-1).cpu()  # (T,)
+        trace = (1 - self._modes.left(times)).sum(-1).cpu()  # (T,)
         return trace.squeeze(0) if single else trace
 
     # -- times and rates -------------------------------------------------------------------------
@@ -297,7 +242,7 @@ class Dynamics:
     @property
     def largest_learning_rate(self) -> float:
         """The learning rate at the edge of stability of gradient descent; infinite for the flow."""
-        return self._rule.largest_rate(float(self._damped()[0]))
+        return self._modes.rule.largest_rate(float(self._modes.damped()[0]))
 
     @torch.no_grad()
     def learning_times(self) -> LearningTimes:
@@ -309,15 +254,15 @@ class Dynamics:
             Eigenvalues, times in which a component's residual falls by a factor e, and how much
             of the targets lies along it.
         """
-        rank = self._spectrum.rank
-        power = self._targets.square().sum(-1)  # (n,)
+        rank = self._modes.spectrum.rank
+        power = self._modes.targets.square().sum(-1)  # (n,)
         return LearningTimes(
-            eigenvalues=self._spectrum.eigenvalues[:rank].cpu(),
-            times=self._rule.decay_times(self._damped()[:rank]).cpu(),
+            eigenvalues=self._modes.spectrum.eigenvalues[:rank].cpu(),
+            times=self._modes.rule.decay_times(self._modes.damped()[:rank]).cpu(),
             target_share=(
                 power[:rank] / power.sum().clamp(min=torch.finfo(power.dtype).tiny)
             ).cpu(),
-            unit=self._rule.unit,
+            unit=self._modes.rule.unit,
         )
 
     @torch.no_grad()
@@ -387,7 +332,7 @@ class Dynamics:
         scales = scales[scales.isfinite()]
         low, high = (1.0, 10.0) if not len(scales) else (0.01 * scales.min(), 10 * scales.max())
         times = torch.logspace(math.log10(low), math.log10(high), 200, dtype=torch.float64)
-        if self._rule.unit == "steps":
+        if self._modes.rule.unit == "steps":
             times = times.round().clamp(min=1).unique()
         ax = self.squared_error(times).plot(ax, "training")
         if x is not None or y is not None:
