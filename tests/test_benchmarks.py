@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GOOD = """
@@ -127,3 +128,38 @@ def test_what_the_peer_environment_needs_is_pinned():
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     assert pins["neural-tangents"] == "0.6.5" and pins["jax"] == pins["jaxlib"] == "0.4.30"
     assert pins["tf2jax"] == "0.3.6" and int(pins["numpy"].split(".")[0]) < 2
+
+
+@pytest.fixture
+def uci(monkeypatch):
+    monkeypatch.setenv("MERCER_DATA", "unused")  # the script sets it where it is not set
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import infinite_uci
+
+    return infinite_uci
+
+
+def test_errors_of_points_left_out_are_those_of_refits(uci):
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 3, generator=source, dtype=torch.float64)
+    y = x[:, 0].sin() + 0.3 * torch.randn(30, generator=source, dtype=torch.float64)
+    with torch.no_grad():
+        kernels = uci.tangent_kernels(3) | uci.rbf_kernels(3)
+        assert len(uci.tangent_kernels(3)) == len(uci.rbf_kernels(3)) == 24
+        matrix = kernels["GELU depth 2 w 1.41 b 0.3"](x)
+        least, ridge = uci.leave_one_out(matrix, y)
+        errors = []
+        for i in range(30):
+            rest = torch.arange(30) != i
+            system = matrix[rest][:, rest] + ridge * torch.eye(29)
+            errors.append(y[i] - matrix[i, rest] @ torch.linalg.solve(system, y[rest]))
+    assert least == pytest.approx(float(torch.stack(errors).square().mean()), rel=1e-9)
+
+
+def test_splits_are_disjoint_and_standardised_by_their_training_rows(uci):
+    table = torch.arange(200, dtype=torch.float64).reshape(50, 4).square()
+    table[:, 1] = 3.0
+    x, y, x_test, y_test, unit = uci.split(table, 0)
+    assert (len(x), len(x_test), unit) == (45, 5, pytest.approx(float(y.std() * unit)))
+    assert float(x.mean(0).abs().max()) < 1e-12 and float(x[:, 0].std()) == pytest.approx(1)
+    assert not set(y.tolist()) & set(y_test.tolist())
