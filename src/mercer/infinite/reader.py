@@ -3,25 +3,24 @@
 from typing import Any, final
 
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from .._core.activation import resolve_activation
-from . import (
-    attention,
-    refusals,
-    rules_linear,
-    rules_norm,
-    rules_pointwise,
-    rules_pool,
-    rules_shape,
-)
+from . import attention as attention
+from . import refusals as refusals
+from . import rules_linear as rules_linear
+from . import rules_norm as rules_norm
+from . import rules_pointwise as rules_pointwise
+from . import rules_pool as rules_pool
+from . import rules_shape as rules_shape
 from .expression import ELEMENTWISE
 from .network import Network
 from .rules import refusal_of, rule_of, supported
-from .signal import BATCH, NoRuleError, Signal, Tape
+from .signal import Signal
+from .tape import BATCH, NoRuleError, Tape
 from .weight import Weight
 
 _BATCH = 13  # unlike the sizes that networks have, so that views keep it apart
-assert all((attention, refusals, rules_linear, rules_norm, rules_pool, rules_shape))
 
 
 @final
@@ -147,11 +146,11 @@ def _walk(module: nn.Module, tape: Tape, shape: tuple[int, ...]) -> Any:
             values[node] = Weight(str(node.target), found) if isinstance(found, Tensor) else found
         elif node.op == "output":
             (given,) = node.args
-            return fx.node.map_arg(given, values.__getitem__)
+            return map_arg(given, values.__getitem__)
         else:
             step = _Step(node, modules)
-            args = fx.node.map_arg(node.args, values.__getitem__)
-            options = fx.node.map_arg(node.kwargs, values.__getitem__)
+            args = map_arg(node.args, values.__getitem__)
+            options = map_arg(node.kwargs, values.__getitem__)
             tape.place = step.layer
             values[node] = _call(step, tape, args, options)
     raise NoRuleError("module: its forward returns nothing")
@@ -166,9 +165,9 @@ def _attribute(module: Any, path: str) -> Any:
 def _call(step: _Step, tape: Tape, args: Any, options: Any) -> Any:
     handler = rule_of(step.target)
     signals = [*_flat(args), *_flat(options)]
-    if handler is None and not any(isinstance(a, Signal) for a in signals):
-        if step.node.op == "call_function" and not any(isinstance(a, Weight) for a in signals):
-            return step.target(*args, **options)  # sizes and other plain numbers
+    plain = not any(isinstance(a, Signal | Weight) for a in signals)
+    if handler is None and plain and step.node.op == "call_function":
+        return step.target(*args, **options)  # sizes and other plain numbers
     if handler is None:
         handler = _activation(step)
     if handler is None:

@@ -13,7 +13,8 @@ from .weight import Weight
 Sizes = tuple[int, ...]
 
 
-def _tuple(value: Any, count: int) -> Sizes:
+def each_axis(value: Any, count: int) -> Sizes:
+    """Repeat one number for every axis."""
     return tuple(value) if isinstance(value, tuple | list) else (value,) * count
 
 
@@ -80,7 +81,8 @@ def _convolution(
         elif padding == "valid":
             sides = (0, 0)
         else:
-            sides = (_tuple(padding, d)[axis],) * 2
+            side = each_axis(padding, d)[axis]
+            sides = (side, side)
         x = padded(x, 2 + axis, sides, mode)
     # The positions of the covariances may be in another order than the tensor's.
     order = [0] * d
@@ -159,9 +161,9 @@ def _functional_convolution(d: int) -> Any:
             input,
             (share * groups, out),
             tuple(size),
-            _tuple(stride, d),
+            each_axis(stride, d),
             padding,
-            _tuple(dilation, d),
+            each_axis(dilation, d),
             groups,
             "zeros",
             named,
@@ -186,7 +188,7 @@ def functional_unfold(
 ) -> Signal:
     """Gather windows as channels, with their positions in one axis."""
     size, dilation, padding, stride = (
-        _tuple(v, 2) for v in (kernel_size, dilation, padding, stride)
+        each_axis(v, 2) for v in (kernel_size, dilation, padding, stride)
     )
     x = input.with_channels(1)
     for axis in range(2):

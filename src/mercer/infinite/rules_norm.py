@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from .rules import rule
-from .signal import CHANNEL, Signal
+from .signal import Signal
+from .tape import CHANNEL
 
 
 def _trained(parameter: Any) -> bool:

@@ -8,9 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from .._core.activation import resolve_activation
-from ..kernels import activations
 from ..kernels.surrogate import SurrogateActivation
-from .expression import ELEMENTWISE, Expression, is_number
+from .expression import ELEMENTWISE, is_number
 from .rules import rule
 from .signal import Signal
 from .weight import Weight
@@ -123,8 +122,8 @@ def _plain(function: Any) -> Any:
     return apply
 
 
-for _function in (operator.floordiv, operator.mod, operator.eq, operator.lt, operator.gt, int):
-    rule(_function)(_plain(_function)) if not isinstance(_function, type) else None
+for _function in (operator.floordiv, operator.mod, operator.eq, operator.lt, operator.gt):
+    rule(_function)(_plain(_function))
 
 
 @rule(F.glu)
@@ -158,14 +157,28 @@ def _module(module: nn.Module, x: Signal) -> Signal:
 
 
 rule(
-    *(
-        getattr(nn, name)
-        for name in (
-            "CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish "
-            "RReLU ReLU ReLU6 SELU SiLU Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink "
-            "Threshold"
-        ).split()
-    )
+    nn.CELU,
+    nn.ELU,
+    nn.GELU,
+    nn.Hardshrink,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.LeakyReLU,
+    nn.LogSigmoid,
+    nn.Mish,
+    nn.RReLU,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Softplus,
+    nn.Softshrink,
+    nn.Softsign,
+    nn.Tanh,
+    nn.Tanhshrink,
+    nn.Threshold,
 )(_module)
 
 
@@ -173,18 +186,3 @@ rule(
 def surrogate(module: SurrogateActivation, x: Signal) -> Signal:
     """Apply the function; its derivative is another one."""
     return x.applied(module, x)
-
-
-def call_activation(function: Any) -> Any:
-    """Make the rule of an elementwise callable that is not in the register."""
-
-    def apply(x: Signal) -> Signal:
-        return x.applied(function, x)
-
-    return apply
-
-
-KINDS = tuple(
-    getattr(activations, name) for name in dir(activations) if name.endswith("Activation")
-)
-assert Expression is not None

@@ -7,12 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from .rules import rule
-from .rules_linear import padded
-from .signal import CHANNEL, Signal
-
-
-def _tuple(value: Any, count: int) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,) * count
+from .rules_linear import each_axis, padded
+from .signal import Signal
+from .tape import CHANNEL
 
 
 def _pool_matrix(
@@ -41,9 +38,9 @@ def _pool(
     include: bool,
     override: int | None = None,
 ) -> Signal:
-    sizes = _tuple(size, d)
-    strides = sizes if stride is None else _tuple(stride, d)
-    paddings = _tuple(padding, d)
+    sizes = each_axis(size, d)
+    strides = sizes if stride is None else each_axis(stride, d)
+    paddings = each_axis(padding, d)
     if x.ndim != d + 2:
         raise x.tape.refuse(f"expects a tensor with {d + 2} axes, got {x.shape_text}")
     factor = 1.0
@@ -103,7 +100,7 @@ def _functional_pool(d: int) -> Any:
 
 
 def _adaptive(x: Signal, d: int, output: Any) -> Signal:
-    for axis, out in enumerate(_tuple(output, d)):
+    for axis, out in enumerate(each_axis(output, d)):
         a = 2 + axis
         n = x.shape[a]
         if out is None or out == n:
@@ -199,8 +196,8 @@ def upsample(module: nn.Upsample, x: Signal) -> Signal:
     for axis in range(d):
         n = x.shape[2 + axis]
         if module.size is not None:
-            out = _tuple(module.size, d)[axis]
+            out = each_axis(module.size, d)[axis]
         else:
-            out = int(n * _tuple(module.scale_factor, d)[axis])
+            out = int(n * each_axis(module.scale_factor, d)[axis])
         x = x.picked(2 + axis, [i * n // out for i in range(out)])
     return x

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from .rules import rule
-from .signal import CHANNEL, Signal
+from .signal import Signal
+from .tape import CHANNEL
 
 
 @rule(nn.Flatten)
@@ -87,7 +88,6 @@ def squeeze(x: Signal, dim: Any = None) -> Signal:
         x = x.settled()
         if any(x.roles[a] == CHANNEL for a in gone):
             # A read-out of one channel: only its axis goes.
-            (a,) = (a for a in gone if x.roles[a] == CHANNEL)
             if len(x.positions) > len(gone) - 1:
                 raise x.tape.refuse("drops the axis of a single channel between positions")
             return x.without_channels(gone)
@@ -175,8 +175,8 @@ def getitem(x: Any, index: Any) -> Any:
             picked = range(x.shape[axis])[i]
             if channels and picked.step == 1:
                 a, b = picked.start, picked.stop
-                sizes = [n for n in (a, b - a, x.shape[axis] - b)]
-                x = x.split([n for n in sizes if n], axis)[1 if a else 0]
+                sizes = [n for n in (a, b - a, x.shape[axis] - b) if n]
+                x = x.split(sizes, axis)[1 if a else 0]
             else:
                 x = x.picked(axis, picked)
             axis += 1
