@@ -6,11 +6,14 @@ from typing import final
 
 from torch import Tensor
 
+from ..kernels.activations import PowerActivation
 from ..kernels.dual import Dual, dual
+from ..kernels.dual_closed_forms import closed_form
 from ..kernels.surrogate import SurrogateActivation
 from .expression import Expression
-from .layout import Full
-from .operations import Operation, Place, Pointwise, State
+from .layout import Full, same_positions
+from .operation import Operation, Place, State
+from .operations_activation import Pointwise
 
 
 @final
@@ -36,7 +39,12 @@ class SurrogatePointwise(Operation):
             value, slope = self.rule.diagonal(s)
         else:
             value, slope = self.rule(*place.variances(self.inputs[0], place.full), s)
-        return value, None if t is None else slope * t
+        if t is None:
+            return value, None
+        # A trained gain before it has the tangent z, and z times the delta of a jump is zero.
+        for axes in self.forward.gains:
+            t = t - same_positions(s, place.full, axes)
+        return value, slope * t
 
     def wants(self, full: Full) -> tuple[Full, ...]:
         """Take the same layout."""
@@ -76,7 +84,8 @@ def with_surrogate(
     Raises
     ------
     ValueError
-        If an activation jumps and has no surrogate, or a surrogate is part of a larger function.
+        If an activation jumps and has no surrogate, a surrogate is part of a larger function, or
+        has the trained weight of a norm before it.
     """
     if not isinstance(operation, Pointwise):
         return operation
@@ -99,6 +108,13 @@ def with_surrogate(
         )
     else:
         return operation
+    form = closed_form(found.activation)
+    if operation.gains and not (isinstance(form, PowerActivation) and form.order == 0):
+        raise ValueError(
+            f"module: {operation.activation!r} at {operation.place} has a surrogate, and the "
+            "trained weight of a norm right before it, for which there is no rule but at a sign "
+            "or step; expected a norm without one, or a layer with weights between them"
+        )
     return SurrogatePointwise(
         operation.inputs, operation.positions, operation.place, operation, found
     )
