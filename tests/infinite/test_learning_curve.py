@@ -268,7 +268,7 @@ def test_large_population_is_the_distribution(power_laws):
     SHEET,
     kind="behaviour",
     claim="Kernel ridge regression on digits (signs, arc-cosine kernel, spectrum of all 1,797 "
-    "points): predicted within 10 % of the mean of 20 draws at n = 30 .. 300.",
+    "points): within 10 % of the mean of 20 draws (100 for n <= 50) at n = 30 .. 300.",
 )
 @pytest.mark.parametrize("ridge", [0.0, 0.01, 1.0])
 def test_digits(digits, evidence, ridge):
@@ -281,7 +281,8 @@ def test_digits(digits, evidence, ridge):
     biased = plain.predict(sizes, ridge=ridge)
     source = torch.Generator().manual_seed(0)
     for i, n in enumerate(sizes):
-        measured, _, _ = ridge_risk(gram, y, n, ridge, 20, source)
+        draws = 100 if n <= 50 else 20  # 20 draws of 30 points are uncertain by 4 % themselves
+        measured, _, _ = ridge_risk(gram, y, n, ridge, draws, source)
         ratio = float(found.test[i]) / measured
         evidence(required="0.9 .. 1.1", measured=ratio, what=f"n = {n}, predicted / measured")
         without = float(biased.test[i]) / measured
