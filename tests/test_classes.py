@@ -1,6 +1,7 @@
 """Classes are abstract or final, and every concrete noun passes its contract."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -29,6 +30,8 @@ MACHINERY = {
     "__firstlineno__",
     "__init__",  # a constructor is not a method that a caller relies on
 }
+# Written by dataclasses into every class anew, because it has fields of its own.
+RECORD = {"__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__", "__replace__"}
 
 
 def own_classes() -> list[type]:
@@ -61,7 +64,8 @@ def broken_laws(kind: type) -> list[str]:
                 value, property | classmethod | staticmethod
             )
             implemented = method and not getattr(value, "__isabstractmethod__", False)
-            if implemented and name in vars(kind) and name not in MACHINERY:
+            record = name in RECORD and all(map(dataclasses.is_dataclass, (base, kind)))
+            if implemented and name in vars(kind) and name not in MACHINERY and not record:
                 broken.append(f"{kind.__name__} overrides {base.__name__}.{name}")
     return broken
 

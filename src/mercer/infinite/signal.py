@@ -1,6 +1,6 @@
 """What flows through a module while it is read: a tensor whose axes have roles."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self, final
 
 from .expression import Expression
@@ -11,7 +11,6 @@ from .tape import NoRuleError as NoRuleError
 
 
 @final
-@dataclass(frozen=True)
 class Signal(SignalArithmetic):
     """A tensor of a network, by the covariances of its channels.
 

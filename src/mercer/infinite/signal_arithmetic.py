@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 from .expression import Expression, is_number
@@ -14,7 +14,6 @@ from .tape import CHANNEL
 _S = TypeVar("_S", bound="SignalArithmetic")
 
 
-@dataclass(frozen=True)
 class SignalArithmetic(SignalLayers, abc.ABC):
     """The arithmetic of a `Signal`.
 

@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 from .operations import Flatten, Mix, Permute, Reshape, Select, Sum
@@ -11,7 +11,6 @@ from .signal_base import SignalBase, with_size
 from .tape import BATCH, CHANNEL
 
 
-@dataclass(frozen=True)
 class SignalAxes(SignalBase, abc.ABC):
     """The axes of a `Signal`.
 

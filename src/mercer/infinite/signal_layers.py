@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 from .._core.activation import Activation
@@ -11,7 +11,6 @@ from .signal_axes import SignalAxes
 from .signal_base import with_size
 
 
-@dataclass(frozen=True)
 class SignalLayers(SignalAxes, abc.ABC):
     """The layers of a `Signal`.
 
