@@ -21,6 +21,8 @@ an initialisation for  `criticality` (the variances), `critical_init_` (a module
 any depth              `layerwise_learning_rates`, `edge_of_chaos` for given biases
 what depth does        `signal_propagation` layer by layer, `susceptibilities` of one layer,
                        `depth_scales`, `criticality_map` over all initialisations
+infinite depth         `deep_limit`: what it makes of an activation; `optimal_activation`;
+                       `mercer.machines.DeepLimitClassifier`
 what width does        `finite_width_report` of a module, `optimal_depth`
 a linear student       `LinearDynamics`: errors in time, when to stop, which ridge, from the
 in high dimension      `MarchenkoPastur` law
@@ -39,6 +41,8 @@ from .criticality_map import CriticalityMap as CriticalityMap
 from .criticality_map import criticality_map as criticality_map
 from .cross_entropy import CrossEntropyPath as CrossEntropyPath
 from .cross_entropy import cross_entropy_dynamics as cross_entropy_dynamics
+from .deep_limit import DeepLimit as DeepLimit
+from .deep_limit import deep_limit as deep_limit
 from .depth_scales import DepthScales as DepthScales
 from .depth_scales import depth_scales as depth_scales
 from .dynamics import dynamics as dynamics
@@ -69,6 +73,7 @@ from .marchenko_pastur import MarchenkoPastur as MarchenkoPastur
 from .monte_carlo import MonteCarloKernel as MonteCarloKernel
 from .monte_carlo import monte_carlo as monte_carlo
 from .network import Network as Network
+from .optimal_activation import optimal_activation as optimal_activation
 from .posterior import posterior as posterior
 from .power_law import PowerLaw as PowerLaw
 from .power_law import PowerLaws as PowerLaws

@@ -110,6 +110,20 @@ def gaussian_moments(
     )
 
 
+def hermite_coefficients(activation: ActivationLike, terms: int) -> Tensor:
+    """Return E[f(z) h_n(z)] for standard normal z and the first normalised Hermite polynomials."""
+    profile = dual(activation)._sides[0].profile
+    edges = make_mesh(profile, reach_for(1.0)).edges
+    u, w = panel_nodes(diagonal_edges(edges, torch.ones(1, dtype=torch.float64), _REACH, 33))
+    weighted = profile(u) * density(u) * w
+    before, here = torch.zeros_like(u), torch.ones_like(u)
+    found = []
+    for n in range(terms):
+        found.append((weighted * here).sum())
+        before, here = here, (u * here - math.sqrt(n) * before) / math.sqrt(n + 1)
+    return torch.stack(found)
+
+
 def _has_jumps(profile: Profile, mesh: Mesh) -> bool:
     """Whether one of them is more than what a steep slope makes of a wave far out."""
     for place, height in mesh.jumps:

@@ -7,10 +7,13 @@ You want             Use
 ==================== ============================================================================
 a linear model to be `FeatureTransformer` before it, in a pipeline: explicit features of any
 a kernel machine     kernel, for as many rows as you like
+to interpolate       `DeepLimitClassifier`: the infinitely deep wide network, a smoother without
+labels               parameters
 ==================== ============================================================================
 
 They take NumPy arrays and torch tensors and return the caller's kind, pass scikit-learn's checks
 of estimators, and never change the kernel that they are given.
 """
 
+from .deep_limit_classifier import DeepLimitClassifier as DeepLimitClassifier
 from .feature_transformer import FeatureTransformer as FeatureTransformer
