@@ -9,6 +9,7 @@ import torch
 from mercer.infinite import (
     NNGP,
     NTK,
+    SectorExponents,
     TeacherStudentCurve,
     fit_power_law,
     hierarchical_kernel,
@@ -151,7 +152,7 @@ def test_slope_of_the_spectrum(evidence, kind, sizes, d):
 
 
 def test_exponents_and_rates():
-    assert sector_exponents((2, 2, 2), "nngp")[2] == (4, 7.0, 1.75)
+    assert sector_exponents((2, 2, 2), "nngp")[2] == SectorExponents(4, 7.0, 1.75)
     assert sector_exponents((3, 2))[1].dimension == 4
     assert predicted_rate((2, 2, 2), (2, 2, 2)) == 0.25  # 2 nu / d: cursed as the teacher deepens
     deep = predicted_rate((2,), (2,) * 20)

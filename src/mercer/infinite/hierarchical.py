@@ -7,7 +7,8 @@ only, the same p n m numbers as the recursion of the paper.
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from .wide_kernel import NNGP, NTK
 _SMOOTHNESS = {"ntk": 0.5, "nngp": 1.5}  # of ReLU kernels where two inputs meet
 
 
-class SectorExponents(NamedTuple):
+@dataclass(frozen=True)
+class SectorExponents:
     """How the eigenvalues of one sector fall: functions of one patch of its level, and no smaller.
 
     Attributes
