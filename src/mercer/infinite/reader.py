@@ -1,9 +1,10 @@
 """Reading a torch module: its forward is traced, and each step becomes operations on signals."""
 
-from typing import Any, final
+from collections.abc import Iterator
+from typing import Any
 
-from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from .._core.activation import resolve_activation
 from . import attention as attention
@@ -15,42 +16,11 @@ from . import rules_pool as rules_pool
 from . import rules_shape as rules_shape
 from .expression import ELEMENTWISE
 from .network import Network
-from .rules import refusal_of, rule_of, supported
+from .rules import refusal_of, rule_of, similar
 from .signal import Signal
-from .tape import BATCH, NoRuleError, Tape
+from .tape import NoRuleError, Tape
+from .trace import Step, walk
 from .weight import Weight
-
-_BATCH = 13  # unlike the sizes that networks have, so that views keep it apart
-
-
-@final
-class _Tracer(fx.Tracer):
-    """Traces down to modules that have a rule, or that are known to have none."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict):
-            return False
-        known = rule_of(m) is not None or refusal_of(m) is not None
-        return known or super().is_leaf_module(m, module_qualified_name)
-
-
-@final
-class _Step:
-    """One node of the traced graph, with where it stands."""
-
-    def __init__(self, node: fx.Node, modules: dict[str, nn.Module]) -> None:
-        self.node = node
-        stack = node.meta.get("nn_module_stack") or {}
-        inside = [path for path, _ in stack.values() if path] if stack else []
-        self.target: Any = node.target
-        if node.op == "call_module":
-            self.target = modules[str(node.target)]
-            self.name = f"{node.target} ({type(self.target).__name__})"
-            self.layer = str(node.target)
-        else:
-            name = node.target if isinstance(node.target, str) else node.target.__name__
-            self.name = f"{inside[-1]}: {name}" if inside else str(name)
-            self.layer = self.name
 
 
 def read(module: nn.Module, example: Tensor | None = None) -> Network:
@@ -78,18 +48,21 @@ def read(module: nn.Module, example: Tensor | None = None) -> Network:
         If an example is needed, or the network does not take it.
     NoRuleError
         If the module does what has no rule; it says what, where, and why.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> read(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)))
+    Network(2: Affine, relu, Affine)
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module: expected a torch module, got {type(module).__name__}")
-    shape = _event_shape(module, example)
+    shape = event_shape(module, example)
     tape = Tape()
-    out = _walk(module, tape, shape)
-    if not isinstance(out, Signal):
-        raise NoRuleError(f"module: its forward returns {type(out).__name__}, expected one tensor")
-    tape.place = "the output"
-    if out.is_data:
-        raise NoRuleError("module: has no layer with weights, so that it is no kernel")
-    out = out.settled()
+    seen: dict[int, int] = {}
+
+    def perform(step: Step, args: Any, options: Any) -> Any:
+        return call(step, tape, seen, args, options)
+
+    out = output_of(walk(module, tape, shape, perform), tape)
     if out.positions:
         raise NoRuleError(
             f"module: its output {out.shape_text} has positions left; flatten or average them, so "
@@ -98,14 +71,28 @@ def read(module: nn.Module, example: Tensor | None = None) -> Network:
     return Network(tuple(tape.operations), tuple(tape.layers), shape)
 
 
-def _event_shape(module: nn.Module, example: Tensor | None) -> tuple[int, ...]:
+def output_of(out: Any, tape: Tape) -> Signal:
+    """Check what a forward returns."""
+    if not isinstance(out, Signal):
+        raise NoRuleError(f"module: its forward returns {type(out).__name__}, expected one tensor")
+    if out.is_data:
+        raise NoRuleError("module: has no layer with weights, so that it is no kernel")
+    tape.enter("the output")
+    return out.settled()
+
+
+def event_shape(module: nn.Module, example: Tensor | None) -> tuple[int, ...]:
+    """Find the shape of one input."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module: expected a torch module, got {type(module).__name__}")
     if example is not None:
         if not isinstance(example, Tensor) or example.ndim < 2:
             got = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
             raise ValueError(f"example: expected a tensor of shape (n, *event), got {got}")
         return tuple(example.shape[1:])
     for layer in module.modules():
-        if rule_of(layer) is not None and next(layer.parameters(recurse=False), None) is not None:
+        known = rule_of(layer) is not None or refusal_of(layer) is not None
+        if known and next(layer.parameters(), None) is not None:
             if isinstance(layer, nn.Linear):
                 return (layer.in_features,)
             break
@@ -115,74 +102,40 @@ def _event_shape(module: nn.Module, example: Tensor | None) -> tuple[int, ...]:
     )
 
 
-def _walk(module: nn.Module, tape: Tape, shape: tuple[int, ...]) -> Any:
-    """Follow the traced forward."""
-    tracer = _Tracer()
-    try:
-        graph = tracer.trace(module)
-    except Exception as error:
-        raise NoRuleError(
-            f"module: its forward cannot be traced by torch.fx ({type(error).__name__}: {error}); "
-            "control flow that depends on data has no kernel"
-        ) from error
-    modules = dict(module.named_modules())
-    values: dict[fx.Node, Any] = {}
-    taken = False
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            if taken:
-                if not node.args:
-                    raise NoRuleError(
-                        f"module: its forward takes a second input {node.target!r}; "
-                        "a kernel takes one"
-                    )
-                values[node] = node.args[0]
-                continue
-            taken = True
-            roles = (BATCH, *[None] * len(shape))
-            values[node] = Signal(tape, roles, (_BATCH, *shape))
-        elif node.op == "get_attr":
-            found = _attribute(module, str(node.target))
-            values[node] = Weight(str(node.target), found) if isinstance(found, Tensor) else found
-        elif node.op == "output":
-            (given,) = node.args
-            return map_arg(given, values.__getitem__)
-        else:
-            step = _Step(node, modules)
-            args = map_arg(node.args, values.__getitem__)
-            options = map_arg(node.kwargs, values.__getitem__)
-            tape.place = step.layer
-            values[node] = _call(step, tape, args, options)
-    raise NoRuleError("module: its forward returns nothing")
+def call(step: Step, tape: Tape, seen: dict[int, int], args: Any, options: Any) -> Any:
+    """Take one step by its rule.
 
+    Parameters
+    ----------
+    step : Step
+        The step.
+    tape : Tape
+        Where operations are written.
+    seen : dict of int to int
+        Parameters that earlier steps have used, and which step; this one's are added.
+    args, options : tuple, dict
+        What it is called with.
 
-def _attribute(module: Any, path: str) -> Any:
-    for name in path.split("."):
-        module = getattr(module, name)
-    return module
+    Returns
+    -------
+    Signal or object
+        Its output.
 
-
-def _call(step: _Step, tape: Tape, args: Any, options: Any) -> Any:
+    Raises
+    ------
+    NoRuleError
+        If it has no rule, or its rule refuses.
+    """
     handler = rule_of(step.target)
-    signals = [*_flat(args), *_flat(options)]
-    plain = not any(isinstance(a, Signal | Weight) for a in signals)
+    given = list(flat((args, options)))
+    plain = not any(isinstance(a, Signal | Weight) for a in given)
     if handler is None and plain and step.node.op == "call_function":
         return step.target(*args, **options)  # sizes and other plain numbers
     if handler is None:
         handler = _activation(step)
     if handler is None:
-        why = refusal_of(step.target)
-        if why is None:
-            what = (
-                type(step.target).__name__
-                if isinstance(step.target, nn.Module)
-                else getattr(step.target, "__name__", step.target)
-            )
-            why = (
-                f"{what} has no rule; there are rules for {', '.join(supported())}. Register one "
-                "by mercer.infinite.rule, or use mercer.infinite.monte_carlo"
-            )
-        raise NoRuleError(f"{step.name}: {why}")
+        raise NoRuleError(f"{step.name}: {refusal_of(step.target) or _unknown(step.kind)}")
+    _check_parameters(step, tape, seen, given)
     if isinstance(step.target, nn.Module):
         args = (step.target, *args)
     try:
@@ -190,21 +143,58 @@ def _call(step: _Step, tape: Tape, args: Any, options: Any) -> Any:
     except NoRuleError as error:
         text = str(error).removeprefix(f"{step.layer}: ")
         raise NoRuleError(f"{step.name}: {text}") from None
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        raise NoRuleError(f"{step.name}: called in a way that its rule lacks ({error})") from error
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        raise NoRuleError(
+            f"{step.name}: its rule does not take what it is called with "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
-def _flat(value: Any) -> list[Any]:
+def _unknown(kind: str) -> str:
+    alike = similar(kind)
+    hint = f" (there is one for {', '.join(alike)})" if alike else ""
+    return (
+        f"{kind} has no rule{hint}. There are rules for linear layers, convolutions, activations, "
+        "norms, average pooling, sums, products and reshapes: mercer.infinite.supported() lists "
+        "them, explain(module) shows every step; register one by mercer.infinite.rule, or use "
+        "mercer.infinite.monte_carlo"
+    )
+
+
+def _check_parameters(step: Step, tape: Tape, seen: dict[int, int], given: list[Any]) -> None:
+    """Refuse parameters that are computed from others, or that several steps share."""
+    module = step.target if isinstance(step.target, nn.Module) else None
+    if module is not None:
+        hooks = [type(hook).__module__ for hook in module._forward_pre_hooks.values()]
+        if parametrize.is_parametrized(module) or any("torch.nn.utils" in h for h in hooks):
+            raise NoRuleError(
+                f"{step.name}: its parameters are computed from others (a parametrization such as "
+                "weight_norm), which has no rule; remove it"
+            )
+    used = [] if module is None else list(module.parameters())
+    used += [a.tensor for a in given if isinstance(a, Weight)]
+    for parameter in used:
+        first = seen.setdefault(id(parameter), tape.step)
+        if first != tape.step and (parameter.requires_grad or parameter.ndim > 1):
+            raise NoRuleError(
+                f"{step.name}: shares a parameter with {tape.steps[first]!r}; a layer that is used "
+                "more than once has no rule, as its uses share random weights; use "
+                "mercer.infinite.monte_carlo"
+            )
+
+
+def flat(value: Any) -> Iterator[Any]:
+    """Go through what tuples, lists and dictionaries hold."""
     if isinstance(value, dict):
-        return [x for v in value.values() for x in _flat(v)]
+        value = tuple(value.values())
     if isinstance(value, tuple | list):
-        return [x for v in value for x in _flat(v)]
-    return [value]
+        for inner in value:
+            yield from flat(inner)
+    else:
+        yield value
 
 
-def _activation(step: _Step) -> Any:
+def _activation(step: Step) -> Any:
     """Take an elementwise module or function without a rule for an activation."""
     target = step.target
     if refusal_of(target) is not None:

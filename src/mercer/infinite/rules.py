@@ -1,6 +1,7 @@
 """The register of rules: what a module, a function or a method of a tensor does to signals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from torch import nn
@@ -18,8 +19,9 @@ def rule(*targets: Any) -> Callable[[_T], _T]:
     Parameters
     ----------
     *targets : type of Module, callable or str
-        What the rule is for: a class of modules (and its subclasses that have no rule of their
-        own), a function such as ``torch.relu``, or the name of a method of `torch.Tensor`.
+        What the rule is for: a class of modules (and its subclasses that keep its forward and
+        have no rule of their own), a function such as ``torch.relu``, or the name of a method of
+        `torch.Tensor`.
 
     Returns
     -------
@@ -77,26 +79,35 @@ def refuse(why: str, *targets: Any) -> None:
 def rule_of(target: Any) -> Handler | None:
     """Find the rule of a module, a function or a method's name."""
     if isinstance(target, nn.Module):
-        for kind in type(target).__mro__:
-            if kind in _RULES:
-                return _RULES[kind]
-            if kind in _REFUSED:
-                return None
-        return None
-    return _RULES.get(target)
+        kind = _kind_of(target)
+        return None if kind is None or kind in _REFUSED else _RULES[kind]
+    return _RULES.get(target) if isinstance(target, Hashable) else None
+
+
+def _kind_of(module: nn.Module) -> type | None:
+    """Find the class of a module that is registered, and whose forward it has."""
+    for kind in type(module).__mro__:
+        if kind in _RULES or kind in _REFUSED:
+            return kind if type(module).forward is kind.forward else None
+    return None
 
 
 def refusal_of(target: Any) -> str | None:
     """Find why there is no rule, where that is known."""
     if isinstance(target, nn.Module):
-        for kind in type(target).__mro__:
-            if kind in _REFUSED:
-                return _REFUSED[kind]
-        return None
-    return _REFUSED.get(target)
+        kind = _kind_of(target)
+        return None if kind is None else _REFUSED.get(kind)
+    return _REFUSED.get(target) if isinstance(target, Hashable) else None
 
 
 def supported() -> list[str]:
     """Name the modules and functions that have a rule."""
     names = {t if isinstance(t, str) else getattr(t, "__name__", str(t)) for t in _RULES}
     return sorted(n for n in names if not n.startswith("_") and not n.endswith("_"))
+
+
+def similar(name: str) -> list[str]:
+    """Find names of rules like this one, for messages."""
+    known = {n.lower(): n for n in supported()}
+    close = get_close_matches(name.lower(), known, 3, 0.7)
+    return [known[n] for n in close]

@@ -146,14 +146,30 @@ def identity(module: nn.Module, x: Signal) -> Signal:
     return x
 
 
+_NAMES: dict[type, str] = {
+    nn.Hardsigmoid: "hardsigmoid",
+    nn.Hardswish: "hardswish",
+    nn.LogSigmoid: "logsigmoid",
+    nn.Mish: "mish",
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.SELU: "selu",
+    nn.SiLU: "silu",
+    nn.Sigmoid: "sigmoid",
+    nn.Softsign: "softsign",
+    nn.Tanh: "tanh",
+    nn.Tanhshrink: "tanhshrink",
+}
+
+
 def _module(module: nn.Module, x: Signal) -> Signal:
-    """Apply the function of a module without parameters."""
+    """Apply the function of a module without parameters; the same as its functional form."""
     if isinstance(module, nn.RReLU) and module.training:
         raise x.tape.refuse("random slopes have no rule in training; call eval() on it")
-    found = resolve_activation(module)
-    if found.spec in ELEMENTWISE:
-        return x.applied(found.spec, x)
-    return x.applied(found.function, x)
+    if isinstance(module, nn.GELU) and module.approximate == "none":
+        return x.applied("gelu", x)
+    name = _NAMES.get(type(module))
+    return x.applied(name or resolve_activation(module).function, x)
 
 
 rule(

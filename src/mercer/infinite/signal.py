@@ -1,7 +1,7 @@
 """What flows through a module while it is read: a tensor whose axes have roles."""
 
 from dataclasses import replace
-from typing import Any, Self, final
+from typing import Self, final
 
 from .expression import Expression
 from .operations import Concatenate, Input, Sum
@@ -45,6 +45,8 @@ class Signal(SignalArithmetic):
     gains : tuple of tuple of int, or None
         Trained gains since the last layer, each with the position axes along which it has factors
         of its own; None where what they add can no longer be told.
+    step : int
+        The reader's step at which its expression was made.
     """
 
     def with_channels(self, axis: int) -> Self:
@@ -67,18 +69,9 @@ class Signal(SignalArithmetic):
         """
         axis = self.axis(axis)
         if self.is_data:
-            roles: list[Any] = [BATCH]
-            count = 0
-            for i in range(1, self.ndim):
-                roles.append(CHANNEL if i == axis else count)
-                count += i != axis
-            if axis == 0:
-                raise self.tape.refuse("takes the batch axis for channels")
-            made = replace(self, roles=tuple(roles), steps=())
-            node = self.tape.add(
-                Input((), made.positions, self.tape.place, self.steps, axis - 1, self.shape[axis])
-            )
-            return replace(made, node=node)
+            if (self, axis) not in self.tape.known:
+                self.tape.known[self, axis] = self._arranged(axis)
+            return self.tape.known[self, axis]
         found = self.settled()
         if found.roles[axis] != CHANNEL:
             where = found.roles.index(CHANNEL) if CHANNEL in found.roles else None
@@ -88,10 +81,31 @@ class Signal(SignalArithmetic):
             )
         return found
 
+    def _arranged(self, axis: int) -> Self:
+        """Take an axis of the data for channels."""
+        if axis == 0:
+            raise self.tape.refuse("takes the batch axis for channels")
+        positions = iter(range(self.ndim))
+        roles = [CHANNEL if i == axis else next(positions) for i in range(1, self.ndim)]
+        made = replace(self, roles=(BATCH, *roles), steps=())
+        node = self.tape.add(
+            Input((), made.positions, self.tape.place, self.steps, axis - 1, self.shape[axis])
+        )
+        return replace(made, node=node)
+
     def settled(self) -> Self:
         """Return the signal as the output of an operation."""
         if self.is_data:
             raise self.tape.refuse("data whose channels no layer has told yet have no covariances")
+        if self.expression is None and not self.parts:
+            return self
+        if self not in self.tape.known:
+            with self.tape.back_at(self.step):
+                self.tape.known[self] = self._settle()
+        return self.tape.known[self]
+
+    def _settle(self) -> Self:
+        """Make the operations that a pending function or concatenation stands for."""
         if self.parts:
             parts = [p.settled() for p in self.parts]
             node = self.tape.add(
@@ -110,8 +124,7 @@ class Signal(SignalArithmetic):
                 centred=all(p.centred for p in parts),
                 sources=frozenset().union(*(p.sources for p in parts)),
             )
-        if self.expression is None:
-            return self
+        assert self.expression is not None
         base = replace(self, expression=None)
         number = self.expression.linear()
         if number is not None:

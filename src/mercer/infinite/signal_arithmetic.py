@@ -64,7 +64,7 @@ class SignalArithmetic(SignalLayers, abc.ABC):
                     f"{made} of what is not normal; an activation needs a layer with random "
                     "weights between it and other activations, products, pooled activations or data"
                 )
-        return replace(one, expression=made)
+        return replace(one, expression=made, step=self.tape.step)
 
     def same_base(self, other: Any) -> bool:
         """Whether both are elementwise functions of one normal signal."""
@@ -193,6 +193,7 @@ class SignalArithmetic(SignalLayers, abc.ABC):
             gaussian=False,
             shape=with_size(first.shape, axis, channels),
             parts=tuple(every),
+            step=self.tape.step,
         )
 
 

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from .expression import Expression
@@ -28,6 +28,7 @@ class SignalBase(abc.ABC):
     expression: Expression | None = None
     parts: tuple[Any, ...] = ()
     gains: tuple[tuple[int, ...], ...] | None = ()
+    step: int = field(default=-1, compare=False)
 
     @property
     def ndim(self) -> int:
