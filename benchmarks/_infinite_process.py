@@ -59,13 +59,15 @@ class Process:
             self.failed = MISSING
             return
         np.save(self._path, inputs)
-        self._worker = subprocess.Popen(
-            [interpreter(side), script, side],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self._said = Path(self._folder.name) / "stderr.txt"
+        with self._said.open("w", encoding="utf-8") as said:
+            self._worker = subprocess.Popen(
+                [interpreter(side), script, side],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+            )
         self.first = self._ask(do="load", case=case, inputs=str(self._path)).get(
             "seconds", float("nan")
         )
@@ -88,11 +90,10 @@ class Process:
     def _end(self) -> str:
         assert self._worker is not None
         code = self._worker.wait()
-        return (
-            "killed, as the system does when memory runs out"
-            if code == -9
-            else f"ended with the code {code}"
-        )
+        if code == -9:
+            return "killed, as the system does when memory runs out"
+        lines = self._said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"ended with the code {code}: {lines[-1] if lines else 'it said nothing'}"
 
     def run(self) -> float:
         """Evaluate once more; seconds, NaN where it failed."""

@@ -105,7 +105,7 @@ def test_a_side_in_its_own_process_answers(process):
             "import os; input(); os.kill(os.getpid(), 9)",
             "killed, as the system does when memory runs out",
         ),
-        ("input(); raise SystemExit(3)", "ended with the code 3"),
+        ("input(); raise SystemExit('no such layer')", "ended with the code 1: no such layer"),
         ("""input(); print('{"error": "MemoryError: 8 GiB"}')""", "MemoryError: 8 GiB"),
     ],
 )
