@@ -14,7 +14,7 @@ from .._core.precision import full_precision, is_plain, working_dtype
 from ..kernels.surrogate import surrogate_derivative
 from .network import Network
 from .prediction import Prediction
-from .propagate import Scales, Selves, cross
+from .propagate import Selves, cross
 from .surrogate_flow import influence, trained_covariance
 from .surrogate_pointwise import with_surrogate
 from .surrogate_spectrum import SurrogateSpectrum
@@ -221,8 +221,7 @@ class SurrogateNTK(nn.Module):
         return s, t
 
     def _selves(self, x: Tensor, output: bool = False) -> Selves:
-        scales = Scales(self.nngp.parametrization, self.nngp.w_std, self.nngp.b_std)
-        return Selves(self.network.plan, scales, x, output)
+        return Selves(self.network.plan, self.nngp._scales(), x, output)
 
     def _self_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         found = self._selves(x, output=True)
