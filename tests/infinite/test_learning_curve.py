@@ -3,6 +3,7 @@
 import math
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -37,9 +38,9 @@ def ridge_risk(gram, y, n, ridge, draws, source):
     for _ in range(draws):
         order = torch.randperm(len(y), generator=source)
         a, b = order[:n], order[n:]
-        inside = gram[a][:, a]
+        inside = gram[a[:, None], a]
         solved = torch.linalg.solve(inside + ridge * torch.eye(n, dtype=torch.float64), y[a])
-        test.append((gram[b][:, a] @ solved - y[b]).square().reshape(len(b), -1).sum(-1).mean())
+        test.append((gram[b[:, None], a] @ solved - y[b]).square().reshape(len(b), -1).sum(-1).mean())
         train.append((inside @ solved - y[a]).square().reshape(n, -1).sum(-1).mean())
     test, train = torch.stack(test), torch.stack(train)
     return float(test.mean()), float(train.mean()), float(test.std()) / math.sqrt(draws)
@@ -315,6 +316,12 @@ def test_kappa_of_a_gram_without_ridge(digits):
     inverse = torch.stack([1 / torch.linalg.inv(gram[c][:, c]).trace() for c in chosen]).mean()
     kappa = KernelRisk.from_gram(gram, y).predict(150).kappa
     assert float(kappa) == pytest.approx(float(inverse), rel=0.15)
+
+
+def test_arrays_and_lists_are_numbers_too(power_laws):
+    expected = power_laws.predict(torch.tensor([10.0, 20.0]), ridge=0.5).test
+    for samples in ([10, 20], (10.0, 20.0), np.array([10, 20])):
+        assert torch.equal(power_laws.predict(samples, ridge=np.float64(0.5)).test, expected)
 
 
 def test_outputs_add_up(digits):

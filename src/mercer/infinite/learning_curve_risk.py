@@ -52,6 +52,10 @@ class KernelRisk:
     :math:`1 - Q/n - (2z - Q - z^2/n)/N`; see the source for its derivation. At n = N it is
     generalised cross-validation.
 
+    Both take the eigenfunctions for as good as independent numbers. Where the inputs have few
+    dimensions or fall into clusters, and samples are few, the true risk is somewhat higher: by 2 to
+    6 % on handwritten digits.
+
     Make it with `from_gram`, `from_spectrum` or `from_covariance`.
 
     Attributes
@@ -129,7 +133,7 @@ class KernelRisk:
         noise = check_real("noise_variance", noise_variance, least=0.0)
         order = values.argsort(descending=True, stable=True)
         power = coefficients.square().sum(-1)
-        return cls(values[order], power[order], noise, math.inf)
+        return cls(values[order].cpu(), power[order].cpu(), noise, math.inf)
 
     @classmethod
     def from_gram(cls, gram: Tensor, targets: Tensor) -> "KernelRisk":
@@ -138,7 +142,8 @@ class KernelRisk:
         Parameters
         ----------
         gram : Tensor of shape (N, N)
-            The kernel between the points; positive semi-definite.
+            The kernel between the points; positive semi-definite. In float64 if it can be: modes
+            below the rounding of its dtype count as not learnable.
         targets : Tensor of shape (N,) or (N, outputs)
             Their labels, noise included; centre them if the predictor has an intercept.
 
@@ -205,7 +210,7 @@ class KernelRisk:
             raise ValueError("gram: expected a matrix that is not zero")
         # What lies on no mode above rounding cannot be learnt from n points either.
         left = max(total - float(power.sum()), 0.0)
-        return cls(eigenvalues.flip(0) / n, power.flip(0), left, float(n))
+        return cls(eigenvalues.flip(0).cpu() / n, power.flip(0).cpu(), left, float(n))
 
     # -- predictions -----------------------------------------------------------------------------
 
