@@ -32,6 +32,12 @@ def digits():
     return ArcCosine(1)(x), y
 
 
+@pytest.fixture(scope="module")
+def of_digits(digits):
+    """What predicts from all of them, decomposed once."""
+    return KernelRisk.from_gram(*digits)
+
+
 def ridge_risk(gram, y, n, ridge, draws, source):
     """Measure test and train risk of kernel ridge regression on n of the points."""
     test, train = [], []
@@ -40,7 +46,9 @@ def ridge_risk(gram, y, n, ridge, draws, source):
         a, b = order[:n], order[n:]
         inside = gram[a[:, None], a]
         solved = torch.linalg.solve(inside + ridge * torch.eye(n, dtype=torch.float64), y[a])
-        test.append((gram[b[:, None], a] @ solved - y[b]).square().reshape(len(b), -1).sum(-1).mean())
+        test.append(
+            (gram[b[:, None], a] @ solved - y[b]).square().reshape(len(b), -1).sum(-1).mean()
+        )
         train.append((inside @ solved - y[a]).square().reshape(n, -1).sum(-1).mean())
     test, train = torch.stack(test), torch.stack(train)
     return float(test.mean()), float(train.mean()), float(test.std()) / math.sqrt(draws)
@@ -272,9 +280,8 @@ def test_large_population_is_the_distribution(power_laws):
     "points): within 10 % of the mean of 20 draws (100 for n <= 50) at n = 30 .. 300.",
 )
 @pytest.mark.parametrize("ridge", [0.0, 0.01, 1.0])
-def test_digits(digits, evidence, ridge):
-    gram, y = digits
-    risk = KernelRisk.from_gram(gram, y)
+def test_digits(digits, of_digits, evidence, ridge):
+    (gram, y), risk = digits, of_digits
     sizes = [30, 50, 100, 200, 300]
     found = risk.predict(sizes, ridge=ridge)
     # The plain law of a distribution, into which the spectrum of N points is put.
@@ -297,9 +304,8 @@ def test_digits(digits, evidence, ridge):
     claim="The plain law with the spectrum of N points predicts too little, by 8 to 12 % at "
     "n <= N/9 and more beyond.",
 )
-def test_bias_of_the_plain_law(digits, evidence):
-    gram, y = digits
-    risk = KernelRisk.from_gram(gram, y)
+def test_bias_of_the_plain_law(of_digits, evidence):
+    risk = of_digits
     plain = KernelRisk(risk.eigenvalues, risk.power, risk.noise_variance, math.inf)
     sizes = [50, 100, 200, 400, 800]
     biased = plain.predict(sizes, ridge=0.01).test
@@ -308,13 +314,12 @@ def test_bias_of_the_plain_law(digits, evidence):
         assert value == pytest.approx(sheet, abs=1e-3)
 
 
-def test_kappa_of_a_gram_without_ridge(digits):
+def test_kappa_of_a_gram_without_ridge(digits, of_digits):
     """The sheet's estimate: 1 / tr K^-1 of the sample's matrix."""
-    gram, y = digits
-    source = torch.Generator().manual_seed(0)
+    (gram, y), source = digits, torch.Generator().manual_seed(0)
     chosen = [torch.randperm(len(y), generator=source)[:150] for _ in range(10)]
     inverse = torch.stack([1 / torch.linalg.inv(gram[c][:, c]).trace() for c in chosen]).mean()
-    kappa = KernelRisk.from_gram(gram, y).predict(150).kappa
+    kappa = of_digits.predict(150).kappa
     assert float(kappa) == pytest.approx(float(inverse), rel=0.15)
 
 
