@@ -3,8 +3,10 @@
 ====================== ==========================================================================
 You want               Use
 ====================== ==========================================================================
-kernels of a network   `NTK`, `NNGP`: of an ordinary torch module; `explain` says how it is read
-a rule of your own     `rule`, on `Signal`; `NoRuleError` says where one is missing
+kernels of a network   `NTK`, `NNGP`: of an ordinary torch module; `explain` says how each step is
+                       read and what it costs, `read` gives the `Network`
+a rule of your own     `rule`, on `Signal`; `supported` lists the rules that there are,
+                       `NoRuleError` says where one is missing
 attention              `SelfAttention`, which has a kernel at infinite width
 training through steps `SurrogateNTK`: surrogate gradients, a kernel that is not symmetric;
 and signs              `SurrogateSpectrum` says whether it converges
@@ -24,6 +26,8 @@ what depth does        `signal_propagation` layer by layer, `susceptibilities` o
 infinite depth         `deep_limit`: what it makes of an activation; `optimal_activation`;
                        `mercer.machines.DeepLimitClassifier`
 what width does        `finite_width_report` of a module, `optimal_depth`
+exact permutations     `permutation_law`: how many networks learn to permute words from single
+                       bits
 a linear student       `LinearDynamics`: errors in time, when to stop, which ridge, from the
 in high dimension      `MarchenkoPastur` law
 power laws of a task   `fit_power_law`, `fit_power_laws`: exponents of spectrum and target
@@ -74,6 +78,8 @@ from .monte_carlo import MonteCarloKernel as MonteCarloKernel
 from .monte_carlo import monte_carlo as monte_carlo
 from .network import Network as Network
 from .optimal_activation import optimal_activation as optimal_activation
+from .permutation_law import PermutationLaw as PermutationLaw
+from .permutation_law import permutation_law as permutation_law
 from .posterior import posterior as posterior
 from .power_law import PowerLaw as PowerLaw
 from .power_law import PowerLaws as PowerLaws
@@ -83,13 +89,17 @@ from .prediction import Prediction as Prediction
 from .propagation import Propagation as Propagation
 from .propagation import signal_propagation as signal_propagation
 from .reader import read as read
+from .reading import Reading as Reading
+from .reading import ReadingRow as ReadingRow
+from .reading import explain as explain
 from .rules import rule as rule
-from .signal import NoRuleError as NoRuleError
+from .rules import supported as supported
 from .signal import Signal as Signal
 from .surrogate_ntk import SurrogateNTK as SurrogateNTK
 from .surrogate_spectrum import SurrogateSpectrum as SurrogateSpectrum
 from .susceptibility import Susceptibilities as Susceptibilities
 from .susceptibility import susceptibilities as susceptibilities
+from .tape import NoRuleError as NoRuleError
 from .trained_ensemble import Dynamics as Dynamics
 from .wide_kernel import NNGP as NNGP
 from .wide_kernel import NTK as NTK
