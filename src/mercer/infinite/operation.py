@@ -6,7 +6,6 @@ list of them. T is None where nothing before was trained.
 """
 
 import abc
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -90,15 +89,10 @@ class Operation(abc.ABC):
     @property
     @abc.abstractmethod
     def cost(self) -> str:
-        """Say what it takes an entry of the kernel matrix."""
+        """Say what is done to each of the numbers that an entry of the kernel has there."""
 
 
 def each(state: State, function: Callable[[Tensor], Tensor]) -> State:
     """Apply the same map to S and to T."""
     s, t = state
     return function(s), None if t is None else function(t)
-
-
-def pointwise_cost(positions: tuple[int, ...]) -> str:
-    """Say how many numbers an entry of the kernel has."""
-    return "1 entry" if not positions else f"{math.prod(positions)} positions"

@@ -14,7 +14,7 @@ from ..kernels.dual_closed_forms import closed_form
 from ..kernels.dual_mesh import Profile, make_mesh
 from .gaussian_mean import gaussian_mean
 from .layout import Full, same_positions
-from .operation import Operation, Place, State, pointwise_cost
+from .operation import Operation, Place, State
 
 
 @final
@@ -133,5 +133,5 @@ class Pointwise(Operation):
 
     @property
     def cost(self) -> str:
-        """The dual of its function."""
-        return f"{pointwise_cost(self.positions)}, {self.dual.method}"
+        """How its dual is computed."""
+        return f"{self.activation!r}: {self.dual.method}"

@@ -79,4 +79,5 @@ class Attention(Operation):
     @property
     def cost(self) -> str:
         """Two products of matrices of positions."""
-        return f"2 x {math.prod(self.positions)}^3"
+        p = math.prod(self.positions)
+        return f"two products of {p} x {p} matrices"

@@ -8,7 +8,7 @@ from typing import final
 from torch import Tensor
 
 from .layout import Full, both_axes, mix, pick, restrict, same_positions, second_axes, take
-from .operation import Operation, Place, State, each, pointwise_cost
+from .operation import Operation, Place, State, each
 
 
 @final
@@ -55,7 +55,7 @@ class Window(Operation):
     @property
     def cost(self) -> str:
         """Additions for each axis of the window."""
-        return f"{pointwise_cost(self.positions)} x {sum(self.size)}"
+        return f"window of {' x '.join(map(str, self.size))}"
 
 
 @final
@@ -103,7 +103,7 @@ class Select(Operation):
     @property
     def cost(self) -> str:
         """A copy."""
-        return pointwise_cost(self.positions)
+        return "picked"
 
 
 @final
@@ -155,7 +155,7 @@ class Mix(Operation):
     @property
     def cost(self) -> str:
         """All pairs of positions along the axis."""
-        return f"{len(self.matrix[0])}^2 pairs of positions along axis {self.axis}"
+        return f"{len(self.matrix[0])} x {len(self.matrix[0])} pairs pooled"
 
 
 @final
@@ -190,7 +190,7 @@ class Flatten(Operation):
     @property
     def cost(self) -> str:
         """Additions."""
-        return "the same positions only"
+        return "averaged"
 
 
 @final
@@ -233,7 +233,7 @@ class Permute(Operation):
     @property
     def cost(self) -> str:
         """Nothing."""
-        return "nothing"
+        return "moved"
 
 
 @final
@@ -287,7 +287,7 @@ class Reshape(Operation):
     @property
     def cost(self) -> str:
         """Nothing."""
-        return "nothing"
+        return "moved"
 
 
 @final

@@ -101,7 +101,22 @@ def refusal_of(target: Any) -> str | None:
 
 
 def supported() -> list[str]:
-    """Name the modules and functions that have a rule."""
+    """Name the modules, functions and methods that have a rule.
+
+    Besides these, any elementwise function of one tensor is taken for an activation.
+
+    Returns
+    -------
+    list of str
+        Names, in order.
+
+    Examples
+    --------
+    >>> from mercer.infinite import supported
+    >>> [name for name in supported() if name.startswith("Conv")]
+    ['Conv1d', 'Conv2d', 'Conv3d']
+    """
+    # The rules register themselves where the reader is imported.
     names = {t if isinstance(t, str) else getattr(t, "__name__", str(t)) for t in _RULES}
     return sorted(n for n in names if not n.startswith("_") and not n.endswith("_"))
 

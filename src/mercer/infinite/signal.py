@@ -7,7 +7,6 @@ from .expression import Expression
 from .operations import Concatenate, Input, Sum
 from .signal_arithmetic import SignalArithmetic
 from .tape import BATCH, CHANNEL
-from .tape import NoRuleError as NoRuleError
 
 
 @final
