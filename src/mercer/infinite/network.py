@@ -41,7 +41,7 @@ class Network:
     @cached_property
     def tile_plan(self) -> Any:
         """How its tiles are computed."""
-        from .wide_tiles import TilePlan  # which needs the kernels, which need this
+        from .tile_plan import TilePlan
 
         return TilePlan(self.operations)
 

@@ -19,15 +19,16 @@ class Scales:
     ----------
     parametrization : {"ntk", "standard", "torch"}
         See `mercer.infinite.NTK`.
-    w_std, b_std : Tensor of shape () or (layers,)
-        Standard deviations.
+    w_std, b_std : Tensor of shape () or (layers,), or None
+        Standard deviations; None in the parametrization "torch".
     """
 
     parametrization: str
-    w_std: Tensor
-    b_std: Tensor
+    w_std: Tensor | None
+    b_std: Tensor | None
 
-    def _at(self, values: Tensor, layer: int) -> Tensor:
+    def _at(self, values: Tensor | None, layer: int) -> Tensor:
+        assert values is not None, "the parametrization 'torch' has its own"
         return (values if values.ndim == 0 else values[layer]).square()
 
     def affine(self, operation: Affine, like: Tensor) -> tuple[Any, Any, Any]:
@@ -39,10 +40,18 @@ class Scales:
         # In the NTK parametrization, a layer's tangents are its own output's covariances.
         return w2, b2, w2 if self.parametrization == "ntk" else operation.fan_in
 
-    def attention(self, operation: Attention, like: Tensor) -> tuple[Any, Any, Any]:
-        """Variances of the keys, of values times outputs, and of the biases."""
-        key, value, out = (self._at(self.w_std, i).to(like.dtype) for i in operation.layers)
-        return key, value * out, self._at(self.b_std, operation.layers[2]).to(like.dtype)
+    def attention(self, operation: Attention, like: Tensor) -> tuple[Any, Any, Any, Any, Any]:
+        """Variances of keys, of values times outputs and of biases, and both's own tangents."""
+        if self.parametrization == "torch":
+            key, value, out, bias = 1 / 3, 1 / 3, 1 / 3, 1 / (3 * operation.width)
+        else:
+            key, value, out = (self._at(self.w_std, i).to(like.dtype) for i in operation.layers)
+            bias = self._at(self.b_std, operation.layers[2]).to(like.dtype)
+        if self.parametrization == "ntk":
+            own = (operation.trains_value + operation.trains_out) * value * out
+            return key, value * out, bias, own, bias
+        own = operation.trains_value * operation.fan_in * out
+        return key, value * out, bias, own + operation.trains_out * operation.width * value, 1.0
 
 
 @final
@@ -191,8 +200,8 @@ class SelfPlace:
         """Variance of weights, that of biases, and the factor of S in T."""
         return self.owner.scales.affine(operation, next(iter(self.owner.data.values())))
 
-    def attention(self, operation: Attention) -> tuple[Any, Any, Any]:
-        """Variances of the keys, of values times outputs, and of the biases."""
+    def attention(self, operation: Attention) -> tuple[Any, Any, Any, Any, Any]:
+        """Variances of keys, of values times outputs and of biases, and both's own tangents."""
         return self.owner.scales.attention(operation, next(iter(self.owner.data.values())))
 
 
@@ -228,8 +237,8 @@ class CrossPlace:
         """Variance of weights, that of biases, and the factor of S in T."""
         return self.rows.scales.affine(operation, next(iter(self.rows.data.values())))
 
-    def attention(self, operation: Attention) -> tuple[Any, Any, Any]:
-        """Variances of the keys, of values times outputs, and of the biases."""
+    def attention(self, operation: Attention) -> tuple[Any, Any, Any, Any, Any]:
+        """Variances of keys, of values times outputs and of biases, and both's own tangents."""
         return self.rows.scales.attention(operation, next(iter(self.rows.data.values())))
 
 

@@ -1,6 +1,7 @@
 """NNGP and NTK: kernels of torch modules of infinite width."""
 
 import abc
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, final
 
@@ -75,9 +76,11 @@ class WideKernel(Kernel, abc.ABC):
             )
         self.network = module
         self._entries = module.tile_plan.entries
+        importlib.import_module(f"{__package__}.wide_tiles")  # which takes this class
         self.parametrization = parametrization
         self.event_ndim = len(module.event_shape)
-        for name, value in (("w_std", w_std), ("b_std", b_std)):
+        given = () if parametrization == "torch" else (("w_std", w_std), ("b_std", b_std))
+        for name, value in given:
             register_positive(
                 self,
                 name,
@@ -103,6 +106,8 @@ class WideKernel(Kernel, abc.ABC):
         return s, torch.zeros_like(s) if t is None else t
 
     def _scales(self) -> Scales:
+        if self.parametrization == "torch":
+            return Scales("torch", None, None)
         return Scales(self.parametrization, self.w_std, self.b_std)
 
     def selves(self, x: Tensor, output: bool = False) -> Selves:
