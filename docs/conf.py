@@ -91,6 +91,12 @@ def escape_shapes(app, what, name, obj, options, lines):
     ]
 
 
+def leave_out(app, what, name, obj, skip, options):
+    """Leave out what scikit-learn adds to estimators, whose text links into its own pages."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
 def setup(app):
-    """Register the hook before numpydoc's."""
+    """Register the hooks, the first before numpydoc's."""
+    app.connect("autodoc-skip-member", leave_out)
     app.connect("autodoc-process-docstring", escape_shapes, priority=400)
