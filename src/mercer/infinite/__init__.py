@@ -1,40 +1,39 @@
 """Networks of infinite width: the kernels of torch modules, their training and their limits.
 
-====================== ==========================================================================
-You want               Use
-====================== ==========================================================================
-kernels of a network   `NTK`, `NNGP`: of an ordinary torch module; `explain` says how each step is
-                       read and what it costs, `read` gives the `Network`
-a rule of your own     `rule`, on `Signal`; `supported` lists the rules that there are,
-                       `NoRuleError` says where one is missing
-attention              `SelfAttention`, which has a kernel at infinite width
-training through steps `SurrogateNTK`: surrogate gradients, a kernel that is not symmetric;
-and signs              `SurrogateSpectrum` says whether it converges
-kernels of finite      `monte_carlo`: means over networks, with standard errors
-networks
-what a kernel predicts `learning_curve`: risk against samples, width and ridge from one kernel
-                       matrix; `KernelRisk` for several questions, or from a spectrum
-training by squared    `dynamics`: means, covariances and errors of the ensemble at any time, in
-error                  closed form; early stopping, learning times
-training by            `cross_entropy_dynamics`: the equation in function space, integrated
-cross-entropy
-Bayesian inference     `posterior`
-an initialisation for  `criticality` (the variances), `critical_init_` (a module in place),
-any depth              `layerwise_learning_rates`, `edge_of_chaos` for given biases
-what depth does        `signal_propagation` layer by layer, `susceptibilities` of one layer,
-                       `depth_scales`, `criticality_map` over all initialisations
-infinite depth         `deep_limit`: what it makes of an activation; `optimal_activation`;
-                       `mercer.machines.DeepLimitClassifier`
-what width does        `finite_width_report` of a module, `optimal_depth`
-exact permutations     `permutation_law`: how many networks learn to permute words from single
-                       bits
-a linear student       `LinearDynamics`: errors in time, when to stop, which ridge, from the
-in high dimension      `MarchenkoPastur` law
-power laws of a task   `fit_power_law`, `fit_power_laws`: exponents of spectrum and target
-networks on patches    `hierarchical_kernel`, of the module that `hierarchical_network` makes, for
-                       inputs by `normalize_patches`; `sector_exponents` and `predicted_rate`
-teachers and students  `teacher_student_curve`; `sample_gaussian_field` draws teachers alone
-====================== ==========================================================================
+=========================== =======================================================================
+You want                    Use
+=========================== =======================================================================
+kernels of a network        `NTK`, `NNGP`: of an ordinary torch module; `explain` says how each
+                            step is read and what it costs, `read` gives the `Network`
+a rule of your own          `rule`, on `Signal`; `supported` lists the rules that there are,
+                            `NoRuleError` says where one is missing
+attention                   `SelfAttention`, which has a kernel at infinite width
+surrogate gradients         `SurrogateNTK`: training through steps and signs, a kernel that is not
+                            symmetric; `SurrogateSpectrum` says whether it converges
+kernels of finite networks  `monte_carlo`: means over networks, with standard errors
+what a kernel predicts      `learning_curve`: risk against samples, width and ridge from one kernel
+                            matrix; `KernelRisk` for several questions, or from a spectrum
+training by squared error   `dynamics`: means, covariances and errors of the ensemble at any time,
+                            in closed form; early stopping, learning times
+training by cross-entropy   `cross_entropy_dynamics`: the equation in function space, integrated
+Bayesian inference          `posterior`
+initialisation at any depth `criticality` (the variances), `critical_init_` (a module in place),
+                            `layerwise_learning_rates`, `edge_of_chaos` for given biases
+what depth does             `signal_propagation` layer by layer, `susceptibilities` of one layer,
+                            `depth_scales`, `criticality_map` over all initialisations
+infinite depth              `deep_limit`: what it makes of an activation; `optimal_activation`;
+                            `mercer.machines.DeepLimitClassifier`
+what width does             `finite_width_report` of a module, `optimal_depth`
+exact permutations          `permutation_law`: how many networks learn to permute words from single
+                            bits
+linear student, many inputs `LinearDynamics`: errors in time, when to stop, which ridge, from the
+                            `MarchenkoPastur` law
+power laws of a task        `fit_power_law`, `fit_power_laws`: exponents of spectrum and target
+networks on patches         `hierarchical_kernel`, of the module that `hierarchical_network` makes,
+                            for inputs by `normalize_patches`; `sector_exponents` and
+                            `predicted_rate`
+teachers and students       `teacher_student_curve`; `sample_gaussian_field` draws teachers alone
+=========================== =======================================================================
 """
 
 from .attention import SelfAttention as SelfAttention
