@@ -245,6 +245,47 @@ def conv2d_standard(width):
     )  # fmt: skip
 
 
+@case(4, 6, options={"parametrization": "standard", "w_std": 1.2, "b_std": 0.3})
+def conv1d_standard_groups(width):
+    return image(
+        nn.Conv1d(4, width, 3),
+        nn.ReLU(),
+        nn.Conv1d(width, width, 2, groups=2, bias=False),
+        nn.ReLU(),
+        nn.Flatten(),
+        head(3 * width),
+    )
+
+
+@case(12, 6, options={"parametrization": "torch"})
+def conv1d_torch(width):
+    return image(
+        nn.Conv1d(12, width, 3),
+        nn.Tanh(),
+        nn.Conv1d(width, width, 2, stride=2),
+        nn.Tanh(),
+        nn.Flatten(),
+        head(2 * width),
+    )
+
+
+@case(2, 3, 3)
+def paddings_by_hand(width):
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = m.one(F.pad(2 * x - 0.5, (1, 0, 0, 1), mode="circular"))
+        h = m.up(m.pad(F.relu(h)))
+        return m.head(F.relu(m.two(h)).flatten(1))
+
+    return Net(
+        forward,
+        one=nn.Conv2d(2, width, 2),
+        pad=nn.ZeroPad2d((1, 0, 1, 0)),
+        up=nn.Upsample(scale_factor=2),
+        two=nn.Conv2d(width, width, 3, stride=3),
+        head=head(4 * width),
+    )
+
+
 # -- pooling -------------------------------------------------------------------------------------
 
 
@@ -375,6 +416,58 @@ def rms_norm_of_tokens(width):
         last=nn.RMSNorm(width, eps=0.05, elementwise_affine=False),
         head=head(width),
     )
+
+
+@case(5)
+def trained_gains_before_activations(width):
+    """The tangent of a gain is the channel itself, on which the activation's slope depends."""
+    return nn.Sequential(
+        nn.Linear(5, width),
+        nn.LayerNorm(width),
+        nn.GELU(),
+        nn.Linear(width, width),
+        nn.RMSNorm(width),
+        nn.Tanh(),
+        head(width),
+    )
+
+
+@case(5)
+def gain_of_a_gain(width):
+    return nn.Sequential(
+        nn.Linear(5, width), nn.LayerNorm(width), nn.RMSNorm(width, eps=0.2), nn.ReLU(), head(width)
+    )
+
+
+@case(2, 3, 4)
+def gains_through_linear_steps(width):
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = m.norm(m.conv(x))
+        h = F.elu(0.7 * F.avg_pool2d(h, 2, 1)).permute(0, 2, 3, 1)
+        h = m.last(m.mix(h)).flatten(1, 2)[:, 1:]
+        return m.head(F.relu(h).mean(1))
+
+    return Net(
+        forward,
+        conv=nn.Conv2d(2, width, 2, padding=1),
+        norm=nn.GroupNorm(2, width),
+        mix=nn.Linear(width, width),
+        last=nn.LayerNorm(width),
+        head=head(width),
+    )
+
+
+@case(5)
+def norm_of_dropped_channels(width):
+    return nn.Sequential(
+        nn.Linear(5, width),
+        nn.Softplus(),
+        nn.Dropout(0.3),
+        nn.LayerNorm(width),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        head(width),
+    ).train()
 
 
 # -- dropout -------------------------------------------------------------------------------------
@@ -628,6 +721,24 @@ def patches_of_data(width):
         return m.head(F.relu(m.two(F.relu(m.one(h)))).mean(1))
 
     return Net(forward, one=nn.Linear(8, width), two=nn.Linear(width, width), head=head(width))
+
+
+@case(4, 5)
+def two_readings_beside_each_other(width):
+    """Dependent signals, whose covariance a layer after their concatenation does not see."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = F.relu(m.one(x))
+        h = torch.cat([h.mean(1), h[:, 0], m.two(h).sum(1)], 1)
+        return m.head(F.relu(m.three(h)))
+
+    return Net(
+        forward,
+        one=nn.Linear(5, width),
+        two=nn.Linear(width, width),
+        three=nn.Linear(3 * width, width),
+        head=head(width),
+    )
 
 
 @case(3, 5)

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from mercer.infinite import NTK, monte_carlo
-from tests.infinite.rule_networks import CASES, Case
+from mercer.infinite import NTK, NoRuleError, monte_carlo
+from tests.infinite.rule_networks import CASES, Case, Net
 
 SHEET = "infinite-neural-tangent-kernel"
 SCALES = {"w_std": 1.4, "b_std": 0.4}
@@ -112,7 +113,7 @@ def test_rule_closely(name):
     x = data(case.shape)
     gap, coarse = distance(case, x[:2], x[1:], samples=max(8 * 500, case.samples))
     assert gap < 4
-    assert coarse < 0.05
+    assert coarse < 0.08
 
 
 def changed(name: str, **options: Any) -> Case:
@@ -134,3 +135,34 @@ def changed(name: str, **options: Any) -> Case:
 def test_wrong_rules_are_seen(name, wrong):
     gap, _ = distance(CASES[name], data(CASES[name].shape), against=wrong)
     assert gap > 4
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: m.out((h := m.one(x)) + h.flip(1)).mean(1),
+        lambda m, x: m.out((h := m.one(x)) + h.mean(1, keepdim=True)).mean(1),
+        lambda m, x: m.out((h := m.one(x)) * h.roll(1, 1)).mean(1),
+        lambda m, x: m.out(F.relu(F.relu(m.one(x)).mean(1))),
+        lambda m, x: m.out(F.relu(F.dropout(m.one(x))).mean(1)),
+        lambda m, x: m.out(F.relu(m.one(x) * m.other(x)).mean(1)),
+        lambda m, x: m.out(m.two(F.relu(m.two(F.relu(m.one(x)))))).mean(1),
+        lambda m, x: m.out(F.relu(m.norm(m.one(x)) + m.other(x)).mean(1)),
+        lambda m, x: m.out(F.relu(m.deep(m.one(x).transpose(1, 2))).mean(2)),
+        lambda m, x: m.out(F.relu(x + m.five(x)).mean(1)),
+    ],
+)
+def test_what_is_no_kernel_rule_is_refused(forward):
+    """Dependent sums, activations of what is not normal, weights used twice: no silent number."""
+    module = Net(
+        forward,
+        one=nn.Linear(5, 8),
+        other=nn.Linear(5, 8),
+        five=nn.Linear(5, 5),
+        two=nn.Linear(8, 8),
+        deep=nn.Conv1d(8, 8, 2, groups=8),
+        norm=nn.LayerNorm(8),
+        out=nn.Linear(8, 1),
+    )
+    with pytest.raises(NoRuleError):
+        NTK(module, example=torch.zeros(1, 4, 5))
