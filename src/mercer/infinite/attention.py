@@ -103,7 +103,12 @@ class SelfAttention(nn.Module):
 @rule(SelfAttention)
 def self_attention(module: SelfAttention, x: Signal) -> Signal:
     """Mix positions by weights that are their own covariances."""
+    bias = module.out.bias
     return x.attended(
         module.attention == "softmax",
-        module.out.bias is not None,
+        bias is not None,
+        width=module.value.out_features,
+        trains_value=module.value.weight.requires_grad,
+        trains_out=module.out.weight.requires_grad,
+        trains_bias=bias is not None and bias.requires_grad,
     )

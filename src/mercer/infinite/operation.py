@@ -47,8 +47,8 @@ class Place(Protocol):
         """Variance of weights, that of biases, and the factor of S in T."""
         ...
 
-    def attention(self, operation: Any) -> tuple[Any, Any, Any]:
-        """Variances of the keys, of values times outputs, and of the biases."""
+    def attention(self, operation: Any) -> tuple[Any, Any, Any, Any, Any]:
+        """Variances of keys, of values times outputs and of biases, and both's own tangents."""
         ...
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .layout import Full, restrict
-from .operation import Operation, Place, State
+from .operation import Operation, Place, State, each
 
 
 @final
@@ -28,23 +28,32 @@ class Attention(Operation):
         Whether scores go through a softmax; else they are the weights.
     bias : bool
         Whether the output has biases.
+    fan_in, width : int
+        Channels of the tokens and of the values.
+    trains_value, trains_out, trains_bias : bool
+        Whether these parameters are trained; the keys' tangents vanish.
     """
 
     layers: tuple[int, int, int]
     softmax: bool
     bias: bool
+    fan_in: int
+    width: int
+    trains_value: bool = True
+    trains_out: bool = True
+    trains_bias: bool = True
 
     def apply(self, states: Sequence[State], place: Place) -> State:
         """Mix positions of each input by its own weights."""
         ((s, t),) = states
         (node,) = self.inputs
-        k2, ov2, b2 = place.attention(self)
+        k2, ov2, b2, own, one = place.attention(self)
         p = len(self.positions)
         count = math.prod(self.positions)
         (full,) = self.wants(place.full)
         weights = []
-        for own in place.selves(node):  # (*positions, *positions, ..., n)
-            scores = k2 * own.reshape(count, count, *own.shape[2 * p :])
+        for covariance in place.selves(node):  # (*positions, *positions, ..., n)
+            scores = k2 * covariance.reshape(count, count, *covariance.shape[2 * p :])
             weights.append(scores.softmax(1) if self.softmax else scores)
         left, right = weights  # (p, p, ..., n), (p, p, ..., m)
 
@@ -56,13 +65,17 @@ class Attention(Operation):
             else:
                 q = torch.einsum("ab...,bc...->ac...", left.unsqueeze(-1), q)
                 q = torch.einsum("ac...,dc...->ad...", q, right.unsqueeze(-2))
-            return ov2 * q.reshape(*self.positions * 2, *q.shape[2:])
+            return q.reshape(*self.positions * 2, *q.shape[2:])
 
-        new = mixed(s)
-        bias = b2 if self.bias else 0.0
-        tangent = 2 * new + bias if t is None else mixed(t) + 2 * new + bias
-        new = new + bias
-        return restrict(new, full, place.full), restrict(tangent, full, place.full)
+        between = mixed(s)
+        new = ov2 * between + b2 if self.bias else ov2 * between
+        tangent = None if t is None else ov2 * mixed(t)
+        if self.trains_value or self.trains_out:
+            tangent = own * between if tangent is None else tangent + own * between
+        if self.bias and self.trains_bias:
+            ones = torch.ones_like(new) * one
+            tangent = ones if tangent is None else tangent + ones
+        return each((new, tangent), lambda q: restrict(q, full, place.full))
 
     def wants(self, full: Full) -> tuple[Full, ...]:
         """Take all pairs of positions."""

@@ -225,7 +225,16 @@ class SignalLayers(SignalAxes, abc.ABC):
         """
         return self.settled()._emit(Dropout, float(rate), gaussian=False)
 
-    def attended(self, softmax: bool, bias: bool) -> Self:
+    def attended(
+        self,
+        softmax: bool,
+        bias: bool,
+        *,
+        width: int,
+        trains_value: bool = True,
+        trains_out: bool = True,
+        trains_bias: bool = True,
+    ) -> Self:
         """Mix positions by their own covariances, as `SelfAttention` does.
 
         Parameters
@@ -234,6 +243,10 @@ class SignalLayers(SignalAxes, abc.ABC):
             Whether the covariances go through a softmax.
         bias : bool
             Whether the output has biases.
+        width : int
+            Channels of the values.
+        trains_value, trains_out, trains_bias : bool, default True
+            Whether these parameters are trained.
 
         Returns
         -------
@@ -248,6 +261,11 @@ class SignalLayers(SignalAxes, abc.ABC):
             tuple(layers),
             softmax,
             bias,
+            found.channels,
+            width,
+            trains_value,
+            trains_out,
+            trains_bias,
             gaussian=True,
             centred=True,
             sources=frozenset((i, 0, 2520) for i in layers),
