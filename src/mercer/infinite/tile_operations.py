@@ -41,17 +41,26 @@ def advance(
     tuple of Tensor
         S and T.
     """
-    found = operation.apply(given, place)
-    kept = [id(t.untyped_storage()) for t in found if t is not None]
+    found = list(operation.apply(given, place))
     for (s, t), mine in zip(given, owned, strict=True):
-        for old in (s, t) if mine else ():
-            if old is not None and id(old.untyped_storage()) not in kept:
+        for old in (s, t):
+            if old is None or not (mine is False or is_pooled(old)):
+                continue
+            views = [k for k, q in enumerate(found) if q is not None and _same_memory(q, old)]
+            for k in views:
+                q = found[k]
+                assert q is not None
+                # What somebody else needs may be written over before this is read.
+                found[k] = hand_over(old, q) if mine else _writable(q, False, pool)
+            if mine and not views:
                 pool.back(old)
-            elif old is not None:
-                for new in found:
-                    if new is not None and new.untyped_storage() is old.untyped_storage():
-                        hand_over(old, new)
-    return found
+    s, t = found
+    assert s is not None
+    return s, t
+
+
+def _same_memory(one: Tensor, two: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == two.untyped_storage().data_ptr()
 
 
 def _writable(t: Tensor | None, owned: bool, pool: Pool) -> Tensor | None:
@@ -203,10 +212,11 @@ def _window(
             if mine:
                 pool.back(q)
             q, mine = total, True
-        if q is not None and math.prod(operation.size) > 1:
+        if q is not None:
             q = _writable(q, mine, pool)
             assert q is not None
-            q.mul_(1 / math.prod(operation.size))
+            if math.prod(operation.size) > 1:
+                q.mul_(1 / math.prod(operation.size))
         found.append(q)
     return found[0], found[1]
 

@@ -38,7 +38,7 @@ class Sides:
                 needed["whole"].update(operation.inputs)
             elif isinstance(operation, Pointwise | Normalize):
                 needed["variance"].update(operation.inputs)
-            if isinstance(operation, Sum) and (operation.shift or len(operation.inputs) > 1):
+            if isinstance(operation, Sum):
                 needed["mean"].update(operation.inputs)
             if isinstance(operation, Normalize) and operation.centre:
                 needed["mean"].update(operation.inputs)

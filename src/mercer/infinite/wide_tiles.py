@@ -103,6 +103,7 @@ def _walk(
     plan: TilePlan, nodes: range, states: dict[int, State], rows: View, columns: View, pool: Pool
 ) -> State:
     """Carry covariances through some operations, and return those of the last."""
+    borrowed: set[int] = set()
     for i in nodes:
         full = plan.layouts[i]
         if full is None or i in states:
@@ -115,8 +116,10 @@ def _walk(
         if i in plan.skipped:  # the window that follows reads zeros outside
             (below,) = operation.inputs
             states[i] = states[below]
-            if plan.last_use[below] == i:
+            if plan.last_use[below] == i and below not in borrowed:
                 del states[below]
+            else:
+                borrowed.add(i)  # somebody else needs what it stands for
             continue
         given, owned = [], []
         wanted = operation.wants(full)
@@ -124,7 +127,11 @@ def _walk(
             have = plan.layouts[node]
             assert have is not None
             s, t = states[node]
-            mine = plan.last_use[node] == i and operation.inputs.count(node) == 1
+            mine = (
+                plan.last_use[node] == i
+                and operation.inputs.count(node) == 1
+                and node not in borrowed
+            )
             if have != want:
                 cut = [None if q is None else restrict(q, have, want) for q in (s, t)]
                 for old, new in zip((s, t), cut, strict=True) if mine else ():
