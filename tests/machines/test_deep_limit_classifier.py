@@ -124,7 +124,7 @@ def test_nearest_and_majority():
 
 
 def test_finite_depth_is_kernel_interpolation():
-    x = np.random.default_rng(0).normal(size=(100, 10))
+    x = np.abs(np.random.default_rng(0).normal(size=(100, 10)))
     x, y = x / np.linalg.norm(x, axis=1, keepdims=True), np.arange(60) % 2
     x, x_test = x[:60], x[60:]
     found = deep_limit("silu")
@@ -174,11 +174,19 @@ def test_spheres():
     assert model._embedding.way == "stereographic" and model.dimension_ == 2
     assert model.limit_.exponent == pytest.approx(2)
     np.testing.assert_allclose(model._points.norm(dim=-1), 1, rtol=1e-12)
+    assert float((model._points @ model._points.T).amin()) >= 0
+    assert model.predict(1e6 * x[:5]).shape == (5,)
     assert model.score(x[300:], y[300:]) > 0.85
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     for way in ("normalize", "given", "auto"):
         model = DeepLimitClassifier(sphere=way).fit(unit, y)
-        assert model.dimension_ == 1 and model._points.shape[1] == 2
+        assert model.dimension_ == 1 and model._points.shape[1] == 3  # lifted
+        points = model._embedding(torch.from_numpy(unit))
+        products = points @ points.T
+        np.testing.assert_allclose(products, (1 + unit @ unit.T) / 2, atol=1e-12)
+    # opposite points are not alike
+    opposite = DeepLimitClassifier(4).fit([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], [0, 1, 1])
+    assert opposite.predict([[-0.96, 0.28]]).tolist() == [1]
     assert DeepLimitClassifier(5).fit(x, y).limit_.exponent == pytest.approx(5)
     twin = clone(DeepLimitClassifier(optimal_activation(2), sphere="normalize"))
     assert twin.fit(x, y).limit_.exponent == pytest.approx(2)

@@ -30,6 +30,9 @@ class WeightTable:
         sign, log = limit.log_weight(gap) if depth is None else limit.log_kernel(gap, depth)
         log = log + self._shift(w)
         self.sign, self.log = sign, log
+        signs, logs = sign.unfold(0, 4, 1), log.unfold(0, 4, 1)  # (count - 3, 4)
+        # Where four neighbours are alike; elsewhere the weight passes through zero.
+        self.smooth = (signs.sum(-1).abs() == 4) & (logs.amax(-1) - logs.amin(-1) < 0.5)
 
     def _shift(self, w: Tensor) -> Tensor:
         """Log of the distance to the power, also from the opposite point for odd functions."""
@@ -43,22 +46,23 @@ class WeightTable:
         w = ((gap / (2 - gap).clamp(min=1e-300)).log() / 2).clamp(*_ENDS)
         at = (w - _ENDS[0]) / self.step
         i = at.floor().clamp(1, len(self.log) - 3).long()
-        t = at - i
-        # Lagrange's polynomials of four neighbours
-        shares = (
-            -t * (t - 1) * (t - 2) / 6,
-            (t + 1) * (t - 1) * (t - 2) / 2,
-            -(t + 1) * t * (t - 2) / 2,
-            (t + 1) * t * (t - 1) / 6,
-        )
-        signs = [self.sign[i + j] for j in (-1, 0, 1, 2)]
-        logs = [self.log[i + j] for j in (-1, 0, 1, 2)]
-        # Logarithms, but where the weight passes through zero.
-        log = torch.stack([s * x for s, x in zip(shares, logs, strict=True)]).sum(0)
-        top = torch.stack(logs).amax(0)
-        terms = zip(shares, signs, logs, strict=True)
-        plain = torch.stack([s * sign * (x - top).exp() for s, sign, x in terms]).sum(0)
-        alike = torch.stack(signs).sum(0).abs() == 4
-        alike &= top - torch.stack(logs).amin(0) < 0.5
-        log = torch.where(alike, log, plain.abs().log() + top)
-        return torch.where(alike, signs[1], plain.sign()), log - self._shift(w)
+        shares = _lagrange(at - i)
+        # Logarithms, as far as they are smooth.
+        log, sign = torch.zeros_like(at), self.sign[i]
+        for j, share in zip((-1, 0, 1, 2), shares, strict=True):
+            log.addcmul_(share, self.log[i + j])
+        rough = ~self.smooth[i - 1]
+        if bool(rough.any()):
+            near, some = i[rough], [share[rough] for share in shares]
+            logs = torch.stack([self.log[near + j] for j in (-1, 0, 1, 2)])  # (4, k)
+            signs = torch.stack([self.sign[near + j] for j in (-1, 0, 1, 2)])
+            top = logs.amax(0)
+            plain = (torch.stack(some) * signs * (logs - top).exp()).sum(0)
+            log[rough], sign[rough] = plain.abs().log() + top, plain.sign()
+        return sign, log - self._shift(w)
+
+
+def _lagrange(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Polynomials of the nodes -1, 0, 1, 2."""
+    left, right = t * (t - 1), (t + 1) * (t - 2)
+    return -left * (t - 2) / 6, right * (t - 1) / 2, -right * t / 2, left * (t + 1) / 6

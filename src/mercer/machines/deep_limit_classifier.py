@@ -20,6 +20,7 @@ from .labels import as_labels, check_labels
 from .rows import as_tensor, check_rows
 from .sphere import WAYS, SphereEmbedding
 
+_BLOCK = 2**25  # bytes at a time, which stay in the caches
 _SAME = 1e-28  # gap below which two points are one
 
 
@@ -57,8 +58,8 @@ class DeepLimitClassifier(ClassifierMixin, BaseEstimator):
         Whether the depth is infinite.
     sphere : {"auto", "given", "normalize", "stereographic"}, default "auto"
         How rows come on the sphere: they lie there, they are divided by their length, or they are
-        centred, scaled to a mean square length of one and projected, which keeps all that they
-        say. ``"auto"`` takes rows of length one as given and projects others.
+        projected, scaled to a cap of 45 degrees. ``"auto"`` takes rows of length one as given and
+        projects others.
 
     Attributes
     ----------
@@ -80,9 +81,11 @@ class DeepLimitClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Rows that coincide count as one, with the share of each label. The nearest neighbour stands
-    for the limit of its kind: where inner products of inputs are negative the kernel itself may
-    see points on the opposite side as near.
+    Rows that coincide count as one, with the share of each label.
+
+    The theory is for inputs whose inner products are not negative: deep kernels see opposite
+    points as alike, or as opposites. Rows of length one with negative entries therefore get one
+    more coordinate, a constant, which halves squared distances.
 
     Consistency is slow: on a few thousand points an exponent below the dimension (erf, tanh)
     often classifies better.
@@ -224,7 +227,7 @@ class DeepLimitClassifier(ClassifierMixin, BaseEstimator):
         x = as_tensor(rows)
         each = 8 * len(self._points) * (12 + min(self._points.shape[1], 32))
         spare = max(config.memory_budget - resident_memory(), 0)
-        step = max(1, int(min(spare / 2, 2**28) / each))
+        step = max(1, int(min(spare / 2, _BLOCK) / each))
         parts = [self._scores(self._embedding(part.double())) for part in x.split(step)]
         scores = torch.cat(parts).to(x.dtype)
         if len(self.classes_) == 2:

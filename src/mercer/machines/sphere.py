@@ -1,13 +1,22 @@
-"""Ways to put rows of numbers on a sphere."""
+"""Ways to put rows of numbers on a sphere, no two of them more than a right angle apart."""
+
+import math
 
 import torch
 from torch import Tensor
 
 WAYS = ("auto", "given", "normalize", "stereographic")
+_CAP = math.tan(math.pi / 8)  # radius in the plane of a cap of 45 degrees
 
 
 class SphereEmbedding:
     """A map from rows to points of a unit sphere, with what it learnt from the rows of a fit.
+
+    Deep kernels see opposite points as alike or as opposites, never as far apart: the theory
+    is for inner products that are not negative. Rows of length one with negative entries get
+    one more coordinate, a constant, which halves all squared distances and changes nothing else;
+    projected rows are scaled to a cap of 45 degrees, and those farther out than the rows of the
+    fit move to its edge.
 
     Parameters
     ----------
@@ -21,7 +30,7 @@ class SphereEmbedding:
     way : str
         What "auto" became.
     dimension : int
-        That of the sphere.
+        That of the sphere, not counting the constant.
     """
 
     def __init__(self, way: str, rows: Tensor) -> None:
@@ -29,14 +38,18 @@ class SphereEmbedding:
             way = "given" if _off(rows) <= 1e-4 else "stereographic"
         self.way = way
         self.dimension = rows.shape[1] if way == "stereographic" else max(rows.shape[1] - 1, 1)
+        self.lifted = way != "stereographic" and bool((rows < 0).any())
         self.centre = rows.mean(0)
-        size = (rows - self.centre).square().sum(-1).mean().sqrt()
-        self.size = float(size) if float(size) > 0 else 1.0
+        size = float(torch.linalg.vector_norm(rows - self.centre, dim=-1).amax()) / _CAP
+        self.size = size if size > 0 else 1.0
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Map rows (n, d), float64, to points (n, d) or (n, d + 1) of length one."""
         if self.way == "stereographic":
             u = (rows - self.centre.to(rows.device)) / self.size
+            length = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
+            # Not for rows of the fit, whatever rounding does to the farthest.
+            u = torch.where(length > _CAP * (1 + 1e-12), u * (_CAP / length), u)
             s = u.square().sum(-1, keepdim=True)  # (n, 1)
             return torch.cat([2 * u, s - 1], -1) / (s + 1)
         if self.way == "given" and (off := _off(rows)) > 1e-4:
@@ -47,7 +60,8 @@ class SphereEmbedding:
         length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
         if bool((length == 0).any()):
             raise ValueError("X: a row of zeros has no direction; use sphere='stereographic'")
-        return rows / length
+        x = rows / length
+        return torch.cat([x, torch.ones_like(length)], -1) * 0.5**0.5 if self.lifted else x
 
 
 def _off(rows: Tensor) -> float:
