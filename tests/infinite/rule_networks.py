@@ -751,6 +751,19 @@ def softmax_attention(width):
     )
 
 
+@case(3, 5, samples=1500, options={"parametrization": "standard"})
+def attention_with_frozen_values(width):
+    net = softmax_attention(width)
+    net.mix.value.weight.requires_grad_(False)
+    net.mix.out.bias.requires_grad_(False)
+    return net
+
+
+@case(3, 5, samples=1500, options={"parametrization": "torch"})
+def attention_at_birth(width):
+    return softmax_attention(width)
+
+
 @case(3, 5, samples=2000)
 def identity_attention_of_activations(width):
     return Net(
