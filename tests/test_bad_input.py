@@ -30,6 +30,7 @@ from mercer.features import (
     kernel_features,
     make_projection,
 )
+from mercer.infinite import SurrogateNTK, monte_carlo
 from mercer.kernels import (
     RBF,
     ArcCosine,
@@ -97,6 +98,14 @@ def rows(function: Any, good: dict[str, Any], *bad: tuple[dict[str, Any], type, 
         )
         for changes, error, name in bad
     ]
+
+
+def wide_net(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 1))
+
+
+def trained_with_surrogates(surrogate: Any = "erf", **data: Any) -> Any:
+    return SurrogateNTK(wide_net(4), surrogate=surrogate).predict(**data)
 
 
 def ridge_with(features: Any, targets: Any) -> StreamingRidge:
@@ -781,6 +790,30 @@ CASES = [
         ({"other": StreamingRidge(3, 4)}, ValueError, "other"),
     ),
     *rows(ridge_subset, {}, ({"indices": [0, 9]}, ValueError, "indices")),
+    *rows(
+        monte_carlo,
+        {"module_factory": wide_net, "width": 4, "samples": 2, "x": X, "generator": 0},
+        ({"module_factory": float}, TypeError, "module_factory"),
+        ({"width": 2.5}, TypeError, "width"),
+        ({"samples": 1}, ValueError, "samples"),
+        ({"x": NAN}, ValueError, "x"),
+        ({"y": X[:, :3]}, ValueError, "y"),
+        ({"parametrization": "mup"}, ValueError, "parametrization"),
+        ({"w_std": "1.4"}, TypeError, "w_std"),
+        ({"b_std": {"7": 1.0}}, ValueError, "b_std"),
+        ({"generator": "seed"}, TypeError, "generator"),
+    ),
+    *rows(
+        trained_with_surrogates,
+        {"x": X, "y": X[:, 0], "x_test": X},
+        ({"x": INFINITE}, ValueError, "x"),
+        ({"y": Y}, TypeError, "y"),
+        ({"x_test": X[:0]}, ValueError, "x_test"),
+        ({"t": -1.0}, ValueError, "t"),
+        ({"learning_rate": 0.0}, ValueError, "learning_rate"),
+        ({"surrogate": "erff"}, ValueError, "surrogate"),
+        ({"surrogate": 3}, TypeError, "surrogate"),
+    ),
     *rows(
         memory_budget,
         {},
