@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mercer.infinite import (
+    NTK,
     LayerwiseRates,
     critical_init_,
     finite_width_report,
@@ -169,6 +170,34 @@ def test_tangent_kernel_of_relu_is_known():
         rho, slope = ((1 - rho**2).sqrt() + rest * rho) / math.pi, rest / math.pi
         theta = rho + slope * theta
     torch.testing.assert_close(found.ntk_pair[:, 2], found.ntk)
+
+
+@pytest.mark.parametrize(("name", "module"), [("tanh", nn.Tanh()), ("gelu", nn.GELU())])
+def test_kernels_of_modules_are_propagated_alike(name, module):
+    w_std, b_std, depth = 1.3, 0.4, 4
+    layers = [nn.Linear(2, 3)]
+    for _ in range(depth - 1):
+        layers += [module, nn.Linear(3, 3)]
+    kernel = NTK(nn.Sequential(*layers), w_std=w_std, b_std=b_std)
+    x = torch.tensor([[1.2, 0.5], [-0.5, 1.2]], dtype=torch.float64)  # of the same length
+    k = w_std**2 * float(x[0].square().mean()) + b_std**2
+    c = torch.tensor([b_std**2 / k], dtype=torch.float64)
+    found = signal_propagation(
+        name,
+        depth,
+        w_std=w_std,
+        b_std=b_std,
+        variance=k,
+        correlation=c,
+    )
+    nngp, ntk = kernel.nngp(x)[0, 1], kernel(x)[0, 1]
+    covariance = found.correlation[-1, 0] * found.variance[-1]
+    torch.testing.assert_close(covariance, nngp.detach(), rtol=1e-9, atol=0)
+    torch.testing.assert_close(found.ntk_pair[-1, 0], ntk.detach(), rtol=1e-9, atol=0)
+    torch.testing.assert_close(found.ntk[-1], kernel.diag(x)[0].detach(), rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        found.variance[-1], kernel.nngp.diag(x)[0].detach(), rtol=1e-10, atol=0
+    )
 
 
 def test_rates_enter_the_tangent_kernel():

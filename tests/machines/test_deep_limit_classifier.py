@@ -107,6 +107,17 @@ def test_interpolates_and_shares_coinciding_points():
         assert model.predict(x).tolist() == [1, 1, 1, 0]
 
 
+def test_hilberts_estimate_is_scikit_learns_with_the_power_as_weights():
+    x, y = dirichlet(300, 3)
+    x_test, _ = dirichlet(500, 4)
+    for dimension in (2, 5):
+        padded = np.pad(x, ((0, 0), (0, dimension - 2)))  # its dimension is that of the rows
+        peer = KNeighborsClassifier(300, weights=lambda d, p=dimension: d**-p).fit(padded, y)
+        ours = DeepLimitClassifier("hilbert").fit(padded, y)
+        padded = np.pad(x_test, ((0, 0), (0, dimension - 2)))
+        np.testing.assert_array_equal(ours.predict(padded), peer.predict(padded))
+
+
 def test_nearest_and_majority():
     x, y = dirichlet(300, 3)
     x_test, _ = dirichlet(500, 4)

@@ -1,7 +1,7 @@
 """Criticality: the initial variances for which depth neither destroys nor amplifies signals."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -59,7 +59,7 @@ class Criticality:
     perpendicular_power: float = 0.0
     fluctuation_rate: float = math.nan
     reason: str = ""
-    _function: ActivationLike = "identity"
+    _function: ActivationLike = field(default="identity", repr=False, compare=False)
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw both susceptibilities over the variance, at the critical weights.
