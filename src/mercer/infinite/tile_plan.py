@@ -74,6 +74,10 @@ def find_stream(operations: Sequence[Operation]) -> Stream | None:
                 wanted = (axis, strides[i] * stride)
                 if (axes.setdefault(n, axis), strides.setdefault(n, wanted[1])) != wanted:
                     return None
+        if set(axes) != set(range(node)):
+            return None
+        if any(n in axes for later in operations[node + 1 :] for n in later.inputs):
+            return None  # what another reading takes must not be summed up here
         return Stream(node, len(row), axes, strides)
     return None
 

@@ -7,6 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from .._core.config import require_memory
 from .layout import Full, spread
 from .operations import Affine, Attention, Input, Normalize, Pointwise, Sum
 from .propagate import Scales, Selves
@@ -42,6 +43,18 @@ class Sides:
                 needed["mean"].update(operation.inputs)
             if isinstance(operation, Normalize) and operation.centre:
                 needed["mean"].update(operation.inputs)
+        copies = {"variance": 4, "mean": 2, "whole": 2}
+        numbers = x[:1].numel() * 2
+        for kind, nodes in needed.items():
+            for node in nodes:
+                count = math.prod(plan.operations[node].positions)
+                numbers += copies[kind] * (count**2 if kind == "whole" else count)
+        if len(x) * numbers > 2**22:
+            require_memory(
+                len(x) * numbers * x.element_size(),
+                f"the variances of {len(x)} inputs in every layer",
+                "evaluate blocks of fewer inputs",
+            )
         found: dict[tuple[str, int], list[Tensor | None]] = {}
         own = [
             math.prod(op.positions)
@@ -200,6 +213,6 @@ class TilePlace:
             known[operation.layer] = w2, b2, own
         return known[operation.layer]
 
-    def attention(self, operation: Attention) -> tuple[Any, Any, Any]:
+    def attention(self, operation: Attention) -> tuple[Any, Any, Any, Any, Any]:
         """Variances of the keys, of values times outputs, and of the biases."""
         return self.rows.scales.attention(operation, self.rows.sides.like)

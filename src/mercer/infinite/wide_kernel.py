@@ -2,12 +2,14 @@
 
 import abc
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
 
+from .._core.config import require_memory
 from .._core.precision import full_precision, is_plain, working_dtype
 from ..kernels.base import Kernel
 from ..kernels.hyperparameter import positive, read_positive, register_positive
@@ -129,9 +131,30 @@ class WideKernel(Kernel, abc.ABC):
         self._check_event("y", y)
         lead = max(x.ndim, y.ndim)
         same = x is y
+        if is_plain(x, y):
+            self._ask_pairs(x, y)
         x, y = (t.reshape(*[1] * (lead - t.ndim), *t.shape) for t in (x, y))
         rows = self.selves(x)
         return cross(rows, rows if same else self.selves(y))
+
+    def _ask_pairs(self, x: Tensor, y: Tensor) -> None:
+        """Ask the budget for covariances of all positions of all pairs, several at a time."""
+        e = self.event_ndim
+        most = 1
+        network = self.network
+        for operation, full in zip(network.operations, network.plan.cross, strict=True):
+            if full is not None:
+                both = (n for n, f in zip(operation.positions, full, strict=True) if f)
+                most = max(most, math.prod(operation.positions) * math.prod(both))
+        pairs = x.shape[x.ndim - e - 1] * y.shape[y.ndim - e - 1]
+        lead = x.shape[: x.ndim - e - 1], y.shape[: y.ndim - e - 1]
+        pairs *= max(math.prod(lead[0]), math.prod(lead[1]))
+        if most > 1 and pairs * most > 2**20:
+            require_memory(
+                8 * pairs * most * x.element_size(),
+                f"covariances of {most} positions of {pairs} pairs of inputs",
+                "differentiate fewer inputs at a time",
+            )
 
     def _config(self) -> dict[str, Any]:
         found = super()._config()
