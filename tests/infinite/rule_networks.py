@@ -766,7 +766,7 @@ def attention_at_birth(width):
     return softmax_attention(width)
 
 
-@case(3, 5, widths=(16, 32), samples=1500)
+@case(3, 5, widths=(24, 48), samples=2000)
 def identity_attention_of_activations(width):
     return Net(
         lambda m, x: m.head(F.relu(m.one(x) + m.mix(F.relu(m.two(x)))).flatten(1)),
