@@ -45,17 +45,18 @@ class WeightTable:
         """Return sign and log of the weight of gaps of any shape; infinite at gap zero."""
         w = ((gap / (2 - gap).clamp(min=1e-300)).log() / 2).clamp(*_ENDS)
         at = (w - _ENDS[0]) / self.step
-        i = at.floor().clamp(1, len(self.log) - 3).long()
+        sign_at, log_at, smooth = (t.to(gap.device) for t in (self.sign, self.log, self.smooth))
+        i = at.floor().clamp(1, len(log_at) - 3).long()
         shares = _lagrange(at - i)
         # Logarithms, as far as they are smooth.
-        log, sign = torch.zeros_like(at), self.sign[i]
+        log, sign = torch.zeros_like(at), sign_at[i]
         for j, share in zip((-1, 0, 1, 2), shares, strict=True):
-            log.addcmul_(share, self.log[i + j])
-        rough = ~self.smooth[i - 1]
+            log.addcmul_(share, log_at[i + j])
+        rough = ~smooth[i - 1]
         if bool(rough.any()):
             near, some = i[rough], [share[rough] for share in shares]
-            logs = torch.stack([self.log[near + j] for j in (-1, 0, 1, 2)])  # (4, k)
-            signs = torch.stack([self.sign[near + j] for j in (-1, 0, 1, 2)])
+            logs = torch.stack([log_at[near + j] for j in (-1, 0, 1, 2)])  # (4, k)
+            signs = torch.stack([sign_at[near + j] for j in (-1, 0, 1, 2)])
             top = logs.amax(0)
             plain = (torch.stack(some) * signs * (logs - top).exp()).sum(0)
             log[rough], sign[rough] = plain.abs().log() + top, plain.sign()
