@@ -150,6 +150,8 @@ class Expression:
 
     def activation(self) -> Activation:
         """Resolve it: a single call of a known function keeps its closed form."""
+        if self._is_relu():
+            return resolve_activation("relu")
         power = self._power()
         if power is not None:
             return resolve_activation(power)
@@ -160,6 +162,15 @@ class Expression:
             if made is not None:
                 return resolve_activation(made)
         return resolve_activation(self)
+
+    def _is_relu(self) -> bool:
+        """Whether it is the larger one of the variable and zero."""
+        variable, *rest = self.arguments or (None,)
+        bounds = {**dict(zip(("min", "max"), rest, strict=False)), **dict(self.options)}
+        if self.function == "maximum" and 0 in self.arguments:
+            return Expression() in self.arguments
+        known = self.function == "clamp" and bounds.get("max") is None
+        return known and variable == Expression() and bounds.get("min") == 0
 
     def _power(self) -> Any:
         """Find powers of the variable, of its positive part and of its absolute value."""

@@ -135,11 +135,11 @@ def call(step: Step, tape: Tape, seen: dict[int, int], args: Any, options: Any) 
         handler = _activation(step)
     if handler is None:
         raise NoRuleError(f"{step.name}: {refusal_of(step.target) or _unknown(step.kind)}")
-    _check_parameters(step, tape, seen, given)
     if isinstance(step.target, nn.Module):
+        _check_parametrization(step)
         args = (step.target, *args)
     try:
-        return handler(*args, **options)
+        found = handler(*args, **options)
     except NoRuleError as error:
         text = str(error).removeprefix(f"{step.layer}: ")
         raise NoRuleError(f"{step.name}: {text}") from None
@@ -148,6 +148,8 @@ def call(step: Step, tape: Tape, seen: dict[int, int], args: Any, options: Any) 
             f"{step.name}: its rule does not take what it is called with "
             f"({type(error).__name__}: {error})"
         ) from error
+    _check_shared(step, tape, seen, given)
+    return found
 
 
 def _unknown(kind: str) -> str:
@@ -161,17 +163,18 @@ def _unknown(kind: str) -> str:
     )
 
 
-def _check_parameters(step: Step, tape: Tape, seen: dict[int, int], given: list[Any]) -> None:
-    """Refuse parameters that are computed from others, or that several steps share."""
-    module = step.target if isinstance(step.target, nn.Module) else None
-    if module is not None:
-        hooks = [type(hook).__module__ for hook in module._forward_pre_hooks.values()]
-        if parametrize.is_parametrized(module) or any("torch.nn.utils" in h for h in hooks):
-            raise NoRuleError(
-                f"{step.name}: its parameters are computed from others (a parametrization such as "
-                "weight_norm), which has no rule; remove it"
-            )
-    used = [] if module is None else list(module.parameters())
+def _check_parametrization(step: Step) -> None:
+    hooks = [type(hook).__module__ for hook in step.target._forward_pre_hooks.values()]
+    if parametrize.is_parametrized(step.target) or any("torch.nn.utils" in h for h in hooks):
+        raise NoRuleError(
+            f"{step.name}: its parameters are computed from others (a parametrization such as "
+            "weight_norm), which has no rule; remove it"
+        )
+
+
+def _check_shared(step: Step, tape: Tape, seen: dict[int, int], given: list[Any]) -> None:
+    """Refuse parameters that several steps use, but for frozen vectors as of norms."""
+    used = list(step.target.parameters()) if isinstance(step.target, nn.Module) else []
     used += [a.tensor for a in given if isinstance(a, Weight)]
     for parameter in used:
         first = seen.setdefault(id(parameter), tape.step)

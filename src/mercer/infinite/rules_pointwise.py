@@ -57,7 +57,7 @@ for _name, _function in ELEMENTWISE.items():
     if _name in _OPERATORS:
         continue
     _targets: list[Any] = [_function, _name, f"{_name}_"]
-    for _home in (torch, F):
+    for _home in (torch, F, torch.special):
         for _also in (_name, f"{_name}_"):
             _other = getattr(_home, _also, None)
             if _other is not None and _other not in _targets:

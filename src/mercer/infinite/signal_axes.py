@@ -94,12 +94,13 @@ class SignalAxes(SignalBase, abc.ABC):
             sizes = shape[new.start : new.stop]
             kept = [r for r in inside if isinstance(r, int)]
             if BATCH in inside:
-                if len([n for n in sizes if n != 1]) > 1 or kept or CHANNEL in inside:
+                if len([n for n in sizes if n != 1]) > 1 or CHANNEL in inside:
                     raise self.tape.refuse(
                         f"reshapes {self.shape_text} to {shape}: the batch must keep its axis"
                     )
                 roles += [BATCH, *range(start, start + len(sizes) - 1)]
-                groups += [(0, len(sizes) - 1)] if len(sizes) > 1 else []
+                # Positions beside it have size one.
+                groups += [(len(kept), len(sizes) - 1)] if kept or len(sizes) > 1 else []
                 after += sizes[1:]
                 start += len(sizes) - 1
             elif CHANNEL in inside:
@@ -125,11 +126,14 @@ class SignalAxes(SignalBase, abc.ABC):
                 after += sizes
         if flat:
             left = [r for r in range(len(found.positions)) if r not in flat]
+            single = all(found.positions[r] == 1 for r in flat)
             rank = {r: i for i, r in enumerate(left)}
             positions = tuple(found.positions[r] for r in left)
             # Roles of the tensor between both steps do not matter, but for the positions.
             found = replace(found, roles=tuple(rank.get(r, r) for r in found.roles))
-            found = found._emit(Flatten, tuple(flat), positions=positions, gaussian=False)
+            found = found._emit(
+                Flatten, tuple(flat), positions=positions, gaussian=self.gaussian and single
+            )
             before = positions
         else:
             before = found.positions
