@@ -23,7 +23,7 @@ FORMAT = "mercer"
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-_ROOMS = ("features", "kernels", "nn")  # where a class named in a config may come from
+_ROOMS = ("features", "infinite", "kernels", "nn")  # where a class named in a config may come from
 
 
 def write_folder(folder: str | os.PathLike[str], files: dict[str, Callable[[Path], None]]) -> Path:

@@ -1,7 +1,7 @@
 """A network of infinite width: the operations that were read from a module, frozen."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Self, final
 
@@ -27,16 +27,18 @@ class Network:
         ``w_std`` and ``b_std``.
     event_shape : tuple of int
         Shape of one input.
+    plan : Plan
+        Which layouts each operation is computed in.
     """
 
     operations: tuple[Operation, ...]
     layers: tuple[str, ...]
     event_shape: tuple[int, ...]
+    plan: Plan = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def plan(self) -> Plan:
-        """Which layouts each operation is computed in."""
-        return Plan(self.operations)
+    def __post_init__(self) -> None:
+        """Plan the layouts at once: compilers do not follow what is done on first use."""
+        object.__setattr__(self, "plan", Plan(self.operations))
 
     @cached_property
     def tile_plan(self) -> Any:
