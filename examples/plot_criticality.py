@@ -141,5 +141,6 @@ print(f"critical now: {report.warnings}; fluctuations {report.fluctuation:.3f}")
 print(f"most informative depth of this width: {optimal_depth('tanh', 128, 10):.1f} layers")
 rates = layerwise_learning_rates("tanh", depth=9)
 print("bias rates for equal contributions:", [round(r, 3) for r in rates.bias.tolist()])
+optimizer = torch.optim.SGD(rates.groups(net, 0.1))  # one group for each weight and each bias
 report.plot()
 plt.show()

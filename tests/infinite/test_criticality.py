@@ -223,6 +223,34 @@ def test_learning_rates_make_layers_contribute_alike():
     assert float(layerwise_learning_rates("tanh", 8).weight.amax()) == pytest.approx(1.0, abs=1e-6)
 
 
+def test_learning_rates_of_an_optimiser_make_the_predicted_kernel():
+    """The weighted square of the gradient, over random networks, is the kernel of these rates."""
+    depth, width = 4, 200
+    rates = layerwise_learning_rates("tanh", depth)
+    net = nn.Sequential(
+        *[m for _ in range(depth) for m in (nn.Linear(width, width), nn.Tanh())][:-1]
+    ).double()
+    x = torch.randn(width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x *= (2.0 / x.square().mean()).sqrt()
+    found = []
+    for seed in range(60):
+        critical_init_(net, generator=seed)
+        net.zero_grad()
+        net(x)[0].backward()
+        groups = rates.groups(net, 0.5)
+        found.append(sum(g["lr"] * g["params"][0].grad.square().sum() for g in groups))
+    found = torch.stack(found) / 0.5
+    expected = signal_propagation("tanh", depth, variance=2.0, rates=rates).ntk[-1]
+    error = found.std() / 60**0.5
+    assert abs(found.mean() - expected) <= 4 * error + 2 / width * expected
+    assert error < 0.02 * expected
+    torch.optim.SGD(groups, lr=1.0).step()
+    with pytest.raises(ValueError, match="module: expected 4 layers with weights, found 1"):
+        rates.groups(nn.Linear(2, 2), 0.1)
+    with pytest.raises(ValueError, match="learning_rate: "):
+        rates.groups(net, 0.0)
+
+
 class TestCriticalInit:
     def net(self):
         return nn.Sequential(

@@ -4,6 +4,7 @@ import itertools
 import math
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from mercer.infinite import (
     signal_propagation,
 )
 from mercer.kernels import dual
+from mercer.kernels.dual_mesh import panel_nodes
 from tests.contracts.probe import ProbeContract
 
 matplotlib.use("agg")
@@ -144,6 +146,52 @@ def test_optimal_aspect_ratio(evidence):
     # Residual links allow deeper networks.
     depths = [optimal_depth("relu", 100, 10, residual=gamma) for gamma in (0.8, 0.95, 0.99)]
     assert depths[0] < depths[1] < depths[2] and depths[2] > 10 * optimal_depth("relu", 100, 10)
+
+
+def mutual_information(share, each):
+    """Of two groups of normal numbers that share a log-normal scale, by numerical integration.
+
+    ``share`` is the relative variance of the squared scale, ``each`` the size of a group.
+    """
+    g, w = (torch.from_numpy(t) for t in np.polynomial.hermite_e.hermegauss(24))
+    variance, w = (math.log1p(share) ** 0.5 * g).exp(), w / w.sum()
+
+    def log_density(square, size):  # of a vector by its squared length, but for constants
+        terms = -square.unsqueeze(-1) / (2 * variance) - size / 2 * variance.log()
+        return torch.logsumexp(terms + w.log(), -1)
+
+    # Lengths of both groups given the scale: the mean over chi-square laws, by panels.
+    edges = torch.linspace(0, 10, 9, dtype=torch.float64)
+    r, dr = panel_nodes(edges)
+    radial = (-r.square() / 2) + (each - 1) * r.log()
+    density = radial.exp() * dr
+    density = density / density.sum()
+    total = torch.zeros((), dtype=torch.float64)
+    for v, weight in zip(variance, w, strict=True):
+        if weight < 1e-14:
+            continue
+        square = v * r.square()
+        joint = log_density(square.unsqueeze(-1) + square, 2 * each)
+        single = log_density(square, each)
+        gain = joint - single.unsqueeze(-1) - single
+        total = total + weight * (density.unsqueeze(-1) * density * gain).sum()
+    return float(total)
+
+
+@pytest.mark.paper(
+    SHEET, kind="exact", claim="Information of two halves of the outputs: its cubic coefficient."
+)
+@pytest.mark.parametrize("each", [1, 2])
+def test_information_is_largest_where_its_series_says(each, evidence):
+    """That is (n_A n_B / 8) (s^2 - (20 + 3 n) / 6 s^3), with n = n_A + n_B outputs."""
+    shares = torch.tensor([0.004, 0.008, 0.012], dtype=torch.float64)
+    found = torch.tensor([mutual_information(float(s), each) for s in shares]).double()
+    ratio = found / shares.square() * 8 / each**2  # 1 - c s + d s^2
+    terms = torch.linalg.solve(torch.linalg.vander(shares, N=3), ratio)
+    expected = (20 + 6 * each) / 6
+    evidence(required=f"{expected:.4g} to 2%", measured=-terms[1], what=f"{2 * each} outputs")
+    assert float(terms[0]) == pytest.approx(1.0, abs=1e-3)
+    assert float(-terms[1]) == pytest.approx(expected, rel=0.02)
 
 
 def test_rate_under_skip_connections_is_that_of_deep_propagation():

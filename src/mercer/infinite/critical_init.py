@@ -8,10 +8,9 @@ from torch import nn
 from .._core.checks import check_generator
 from .._core.counter import RandomSource
 from .._core.random import draw_normal
+from .affine_layers import activation_of, affine_layers
 from .gaussian_moments import ActivationLike
 from .propagation import critical_variances
-
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -69,8 +68,6 @@ def critical_init_(
     >>> 1.8 < 400 * weight.var() < 2.2
     tensor(True)
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     source = check_generator(generator)
     layers = affine_layers(module)
     chosen = activation_of(module) if activation is None else activation
@@ -85,29 +82,3 @@ def critical_init_(
         if layer.bias is not None:
             layer.bias.copy_(bias**0.5 * draw_normal(tuple(layer.bias.shape), source))
     return module
-
-
-def affine_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:
-    """Return the layers that have weights, in the order in which the module holds them."""
-    layers = [(name, part) for name, part in module.named_modules() if isinstance(part, _LAYERS)]
-    if not layers:
-        raise ValueError(
-            f"module: {type(module).__name__} holds none of nn.Linear, nn.Conv1d to nn.Conv3d"
-        )
-    return layers  # pyright: ignore[reportReturnType]
-
-
-def activation_of(module: nn.Module) -> nn.Module:
-    """Return the only kind of activation that a module holds."""
-    home = nn.modules.activation
-    found = {
-        repr(part).replace("inplace=True", "inplace=False"): part
-        for part in module.modules()
-        if type(part).__module__ == home.__name__ and not isinstance(part, nn.MultiheadAttention)
-    }
-    if len(found) != 1:
-        raise ValueError(
-            f"activation: expected one kind of activation module in {type(module).__name__}, "
-            f"found {sorted(found) or 'none'}; name it"
-        )
-    return next(iter(found.values()))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .._core.axes import axes_or_new
 from .._core.checks import check_int
-from .critical_init import activation_of, affine_layers
+from .affine_layers import activation_of, affine_layers
 from .criticality import criticality
 from .gaussian_moments import ActivationLike
 
@@ -197,8 +197,6 @@ def finite_width_report(
     >>> found.warnings[0]
     'fluctuations of 1.50 exceed the signal: 15 hidden layers are too many for their widths'
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     layers = affine_layers(module)
     chosen = activation_of(module) if activation is None else activation
     name, rate = _rate(chosen, residual)

@@ -1,12 +1,13 @@
 """Learning rates of layers for which each contributes alike to the tangent kernel."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .._core.checks import check_int
+from .._core.checks import check_int, check_real
+from .affine_layers import affine_layers
 from .criticality import criticality
 from .gaussian_moments import ActivationLike
 
@@ -27,6 +28,43 @@ class LayerwiseRates:
 
     weight: Tensor
     bias: Tensor
+
+    def groups(self, module: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+        """Make the parameter groups that an optimiser of ``torch.optim`` takes.
+
+        Parameters
+        ----------
+        module : Module
+            A network with as many ``nn.Linear`` and ``nn.Conv1d`` to ``nn.Conv3d`` as there are
+            rates, which follow each other in the order in which it holds them.
+        learning_rate : float
+            The global rate, of gradient descent without a preconditioner.
+
+        Returns
+        -------
+        list of dict
+            One group for each weight and each bias. Other parameters are in none.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the number of layers is another, or an argument is not as described.
+        """
+        rate = check_real("learning_rate", learning_rate, above=0.0)
+        layers = affine_layers(module)
+        if len(layers) != len(self.weight):
+            raise ValueError(
+                f"module: expected {len(self.weight)} layers with weights, found {len(layers)}"
+            )
+        found: list[dict[str, Any]] = []
+        for (_, layer), weight, bias in zip(
+            layers, self.weight.tolist(), self.bias.tolist(), strict=True
+        ):
+            inputs = layer.weight[0].numel()
+            found.append({"params": [layer.weight], "lr": rate * weight / inputs})
+            if layer.bias is not None:
+                found.append({"params": [layer.bias], "lr": rate * bias})
+        return found
 
 
 def layerwise_learning_rates(
