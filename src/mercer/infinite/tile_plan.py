@@ -28,6 +28,16 @@ from .operations import (
 from .propagate import Plan, join
 
 
+def held(operations: Sequence[Operation], layouts: Sequence[Full | None]) -> int:
+    """Count the covariances of a pair of inputs that are held at once, at most."""
+    most = 1
+    for operation, full in zip(operations, layouts, strict=True):
+        if full is not None:
+            both = (n for n, f in zip(operation.positions, full, strict=True) if f)
+            most = max(most, math.prod(operation.positions) * math.prod(both))
+    return most
+
+
 @final
 @dataclass(frozen=True)
 class Stream:
@@ -161,10 +171,5 @@ class TilePlan:
     @property
     def entries(self) -> int:
         """The largest number of covariances of one pair of inputs that are held at once."""
-        most = 1
-        for i, (operation, full) in enumerate(zip(self.operations, self.layouts, strict=True)):
-            if full is not None and i not in self.skipped:
-                sizes = operation.positions
-                both = (n for n, f in zip(sizes, full, strict=True) if f)
-                most = max(most, math.prod(sizes) * math.prod(both))
-        return most
+        layouts = [None if i in self.skipped else full for i, full in enumerate(self.layouts)]
+        return held(self.operations, layouts)

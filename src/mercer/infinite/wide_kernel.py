@@ -16,6 +16,7 @@ from ..kernels.hyperparameter import positive, read_positive, register_positive
 from .network import Network
 from .operations import State
 from .propagate import Scales, Selves, cross
+from .tile_plan import held
 
 Std = float | Sequence[float] | Mapping[str, float] | Tensor | None
 _DEFAULTS = {"w_std": 2**0.5, "b_std": 0.1}
@@ -104,8 +105,15 @@ class WideKernel(Kernel, abc.ABC):
 
     def diagonals(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """S and T of each input with itself, (..., n, *event) to (..., n)."""
-        s, t = self.selves(x, output=True).states[len(self.network.operations) - 1]
-        return s, torch.zeros_like(s) if t is None else t
+        axis = x.ndim - self.event_ndim - 1
+        each = held(self.network.operations, self.network.plan.diagonal)
+        step = max(1, 2**24 // each)
+        parts = []
+        for part in x.split(step, axis) if each > 1 and x.shape[axis] > step else (x,):
+            s, t = self.selves(part, output=True).states[len(self.network.operations) - 1]
+            parts.append((s, torch.zeros_like(s) if t is None else t))
+        s, t = zip(*parts, strict=True)
+        return (s[0], t[0]) if len(parts) == 1 else (torch.cat(s, -1), torch.cat(t, -1))
 
     def _scales(self) -> Scales:
         if self.parametrization == "torch":
@@ -140,12 +148,7 @@ class WideKernel(Kernel, abc.ABC):
     def _ask_pairs(self, x: Tensor, y: Tensor) -> None:
         """Ask the budget for covariances of all positions of all pairs, several at a time."""
         e = self.event_ndim
-        most = 1
-        network = self.network
-        for operation, full in zip(network.operations, network.plan.cross, strict=True):
-            if full is not None:
-                both = (n for n, f in zip(operation.positions, full, strict=True) if f)
-                most = max(most, math.prod(operation.positions) * math.prod(both))
+        most = held(self.network.operations, self.network.plan.cross)
         pairs = x.shape[x.ndim - e - 1] * y.shape[y.ndim - e - 1]
         lead = x.shape[: x.ndim - e - 1], y.shape[: y.ndim - e - 1]
         pairs *= max(math.prod(lead[0]), math.prod(lead[1]))
