@@ -470,6 +470,18 @@ def test_sign_networks_train_as_predicted(evidence):
     assert 0.9 < ratio < 1.1
 
 
+def test_untrained_networks_know_no_surrogate():
+    """The NNGP kernel is that of the forward activation, in its closed form, and saves as such."""
+    plain = NNGP(nn.Sequential(nn.Linear(3, 7), SignLayer(), nn.Linear(7, 1)))
+    ours = SurrogateNTK(net(depth=1)).nngp
+    torch.testing.assert_close(ours(X, Y), plain(X, Y))
+    assert [repr(op.activation) for op in ours.network.operations if hasattr(op, "activation")] == [
+        "sign"
+    ]
+    again = NNGP.from_config(ours.to_config())
+    torch.testing.assert_close(again(X, Y), ours(X, Y))
+
+
 # -- manners -------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from .network import Network
 from .prediction import Prediction
 from .propagate import Selves, cross
 from .surrogate_flow import influence, trained_covariance
-from .surrogate_pointwise import with_surrogate
+from .surrogate_pointwise import with_surrogate, without_surrogate
 from .surrogate_spectrum import SurrogateSpectrum
 from .wide_kernel import NNGP, Std
 
@@ -121,7 +121,7 @@ class SurrogateNTK(nn.Module):
         operations = tuple(with_surrogate(op, surrogate) for op in module.operations)
         self._network = replace(module, operations=operations)
         self.nngp = NNGP(
-            module,
+            replace(module, operations=tuple(map(without_surrogate, operations))),
             parametrization=parametrization,
             w_std=w_std,
             b_std=b_std,

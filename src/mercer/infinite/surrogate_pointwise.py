@@ -1,7 +1,7 @@
 """An activation with a surrogate derivative, as an operation on covariances."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from torch import Tensor
@@ -115,9 +115,16 @@ def with_surrogate(
             "trained weight of a norm right before it, for which there is no rule but at a sign "
             "or step; expected a norm without one, or a layer with weights between them"
         )
+    # As such, so that its own closed form is found.
+    forward = replace(operation, activation=found.activation)
     return SurrogatePointwise(
-        operation.inputs, operation.positions, operation.place, operation, found
+        operation.inputs, operation.positions, operation.place, forward, found
     )
+
+
+def without_surrogate(operation: Operation) -> Operation:
+    """Return the activation as such, for the kernel of untrained networks."""
+    return operation.forward if isinstance(operation, SurrogatePointwise) else operation
 
 
 def _mentions_surrogate(expression: Expression) -> bool:
