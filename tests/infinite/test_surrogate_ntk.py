@@ -470,7 +470,7 @@ def test_sign_networks_train_as_predicted(evidence):
     assert 0.9 < ratio < 1.1
 
 
-def test_untrained_networks_know_no_surrogate():
+def test_untrained_networks_know_no_surrogate(tmp_path):
     """The NNGP kernel is that of the forward activation, in its closed form, and saves as such."""
     plain = NNGP(nn.Sequential(nn.Linear(3, 7), SignLayer(), nn.Linear(7, 1)))
     ours = SurrogateNTK(net(depth=1)).nngp
@@ -478,7 +478,8 @@ def test_untrained_networks_know_no_surrogate():
     assert [repr(op.activation) for op in ours.network.operations if hasattr(op, "activation")] == [
         "sign"
     ]
-    again = NNGP.from_config(ours.to_config())
+    ours.save_pretrained(tmp_path)
+    again = NNGP.from_pretrained(tmp_path)
     torch.testing.assert_close(again(X, Y), ours(X, Y))
 
 
