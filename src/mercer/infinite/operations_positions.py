@@ -37,10 +37,10 @@ class Window(Operation):
             if size == 1 and stride == 1:
                 continue
             stop = stride * (out - 1) + 1
-            parts = (
+            parts = [
                 take(q, axes, slice(j * dilation, j * dilation + stop, stride)) for j in range(size)
-            )
-            q = sum(parts, next(parts))
+            ]
+            q = sum(parts[1:], parts[0])
         return q / math.prod(self.size)
 
     def wants(self, full: Full) -> tuple[Full, ...]:
