@@ -33,7 +33,7 @@ def held(operations: Sequence[Operation], layouts: Sequence[Full | None]) -> int
     most = 1
     for operation, full in zip(operations, layouts, strict=True):
         if full is not None:
-            both = (n for n, f in zip(operation.positions, full, strict=True) if f)
+            both = [n for n, f in zip(operation.positions, full, strict=True) if f]
             most = max(most, math.prod(operation.positions) * math.prod(both))
     return most
 
