@@ -195,6 +195,14 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
     return config, state
 
 
+def class_in(config: dict[str, Any]) -> Any:
+    """Find the class of Mercer's that a config names, or None."""
+    room, _, name = str(config.get("class", "")).partition(".")
+    if room not in _ROOMS:
+        return None
+    return getattr(importlib.import_module(f"mercer.{room}"), name, None)
+
+
 class Saveable(nn.Module, abc.ABC):
     """A module that writes itself to a folder and comes back from it.
 
@@ -231,12 +239,7 @@ class Saveable(nn.Module, abc.ABC):
             If the config names a class that is not one of Mercer's, or not of this kind, or no
         dtype of torch.
         """
-        room, _, name = str(config.get("class", "")).partition(".")
-        found = (
-            getattr(importlib.import_module(f"mercer.{room}"), name, None)
-            if room in _ROOMS
-            else None
-        )
+        found = class_in(config)
         if not (isinstance(found, type) and issubclass(found, cls)):
             raise ValueError(f"config: {config.get('class')!r} is not a {cls.__name__} of Mercer")
         dtype = getattr(torch, str(config["dtype"]), None)

@@ -66,6 +66,7 @@ class Network:
             If an activation is a callable of the user's.
         """
         return {
+            "class": "infinite.Network",
             "network": [_encode(op) for op in self.operations],
             "layers": list(self.layers),
             "event_shape": list(self.event_shape),

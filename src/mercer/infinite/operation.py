@@ -78,9 +78,9 @@ class Operation(abc.ABC):
     def wants(self, full: Full) -> tuple[Full, ...]:
         """Say which layouts of its inputs an output of that layout takes."""
 
+    @abc.abstractmethod
     def wants_self(self) -> tuple[int, ...]:
         """Say of which inputs it takes the variances."""
-        return ()
 
     @abc.abstractmethod
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:

@@ -61,6 +61,10 @@ class Affine(Operation):
         """Take the same layout."""
         return (full,)
 
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
+
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Weights have mean zero."""
         return None
@@ -152,6 +156,10 @@ class Product(Operation):
         """Take the same layout."""
         return (full, full)
 
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
+
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Multiply the means."""
         one, two = means
@@ -183,6 +191,10 @@ class Concatenate(Operation):
     def wants(self, full: Full) -> tuple[Full, ...]:
         """Take the same layout."""
         return (full,) * len(self.inputs)
+
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
 
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Take the weighted mean."""

@@ -75,6 +75,10 @@ class Input(Operation):
         """Take nothing."""
         return ()
 
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
+
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Not for data: the propagation takes their mean."""
         raise TypeError("an Input has no inputs; its means are those of the data")

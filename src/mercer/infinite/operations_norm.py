@@ -123,6 +123,10 @@ class Dropout(Operation):
         """Take the same layout."""
         return (full,)
 
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
+
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Keep the means."""
         return means[0]

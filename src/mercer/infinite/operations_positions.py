@@ -47,6 +47,10 @@ class Window(Operation):
         """Take the same layout."""
         return (full,)
 
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
+
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Take the mean of the means; its channels are all positions of the window."""
         (mean,) = means
@@ -93,6 +97,10 @@ class Select(Operation):
     def wants(self, full: Full) -> tuple[Full, ...]:
         """Take the same layout; a dropped axis as a diagonal one."""
         return ((*full[: self.axis], False, *full[self.axis :]) if self.drop else full,)
+
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
 
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Pick the means."""
@@ -144,6 +152,10 @@ class Mix(Operation):
         rest = full[self.axis :] if self.drop else full[self.axis + 1 :]
         return ((*full[: self.axis], True, *rest),)
 
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
+
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Mix the means."""
         (mean,) = means
@@ -181,6 +193,10 @@ class Flatten(Operation):
         for axis in self.axes:  # in increasing order
             found.insert(axis, False)
         return (tuple(found),)
+
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
 
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Take the mean of the means."""
@@ -223,6 +239,10 @@ class Permute(Operation):
         for new, old in enumerate(self.order):
             found[old] = full[new]
         return (tuple(found),)
+
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
 
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Permute the means."""
@@ -277,6 +297,10 @@ class Reshape(Operation):
             start += new
         return (tuple(found),)
 
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
+
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Reshape the means."""
         (mean,) = means
@@ -303,6 +327,10 @@ class Unshared(Operation):
     def wants(self, full: Full) -> tuple[Full, ...]:
         """Take the same positions of both inputs only."""
         return (full,)
+
+    def wants_self(self) -> tuple[int, ...]:
+        """Take no variances."""
+        return ()
 
     def mean(self, means: Sequence[Tensor | None], place: Place) -> Tensor | None:
         """Keep the means."""

@@ -4,7 +4,7 @@ import abc
 import importlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -158,15 +158,6 @@ class WideKernel(Kernel, abc.ABC):
                 f"covariances of {most} positions of {pairs} pairs of inputs",
                 "differentiate fewer inputs at a time",
             )
-
-    def _config(self) -> dict[str, Any]:
-        found = super()._config()
-        return {**found, "module": self.network.to_config()}
-
-    @classmethod
-    def _from_config(cls, config: dict[str, Any]) -> Self:
-        network = Network.from_config(config["module"])
-        return cls(**{**config, "module": network})
 
 
 def read_std(name: str, value: Std, layers: tuple[str, ...]) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from .._core.saving import Saveable
+from .._core.saving import Saveable, class_in
 from .hyperparameter import plain_value
 
 
@@ -122,7 +122,7 @@ class Specification(Saveable, abc.ABC):
 
     def _config(self) -> dict[str, Any]:
         return {
-            name: value.to_config() if isinstance(value, Specification) else _encode(value)
+            name: _encode(value)
             for name, value in self._current().items()
             if name not in ("device", "dtype")
         }
@@ -163,6 +163,8 @@ def _write(value: Any) -> str:
 
 
 def _encode(value: Any) -> Any:
+    if hasattr(value, "to_config"):
+        return value.to_config()
     if isinstance(value, Tensor):  # its numbers are in the state dict
         return {"shape": list(value.shape)}
     return value
@@ -170,7 +172,13 @@ def _encode(value: Any) -> Any:
 
 def _decode(value: Any) -> Any:
     if isinstance(value, dict) and "class" in value:
-        return Specification.build(value)
+        found = class_in(value)
+        # A kernel inside, or a plain record that knows how it is written.
+        return (
+            found.from_config(value)
+            if hasattr(found, "from_config")
+            else Specification.build(value)
+        )
     if isinstance(value, dict):
         return torch.zeros(value["shape"], dtype=torch.float64)
     return value
