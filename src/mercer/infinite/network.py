@@ -99,9 +99,10 @@ def _encode(value: Any) -> Any:
             **{f.name: _encode(getattr(value, f.name)) for f in fields(value)},
         }
     if isinstance(value, Activation):
-        if value.spec is None and isinstance(
-            value.function, Expression | tuple(_ACTIVATIONS.values())
-        ):
+        known = (
+            isinstance(value.function, Expression) or type(value.function).__name__ in _ACTIVATIONS
+        )
+        if value.spec is None and known:
             return {"function": _encode(value.function)}
         return {"activation": value.to_spec()}
     if isinstance(value, Expression):
