@@ -125,15 +125,8 @@ def test_networks_as_torch_makes_them():
     assert worst(found, nngp, ntk) < 4
 
 
-@pytest.mark.paper(
-    "infinite-neural-tangent-kernel",
-    kind="exact",
-    claim="The torch.func Jacobian NTK equals brute-force autograd to 1e-12.",
-)
-def test_one_network_equals_brute_force(evidence):
-    net = image_net(6).double().eval()
-    x, y = points(3, 2, 4, 4), points(2, 2, 4, 4, seed=1)
-    found = monte_carlo(lambda width: net, 6, 2, x, y, parametrization="torch")
+def brute_force(net, x, y):
+    """Mean over outputs of products of gradients, one backward pass for each."""
 
     def gradients(points):
         rows = []
@@ -141,13 +134,43 @@ def test_one_network_equals_brute_force(evidence):
             for out in net(point.unsqueeze(0))[0]:
                 grads = torch.autograd.grad(out, list(net.parameters()), retain_graph=True)
                 rows.append(torch.cat([g.flatten() for g in grads]))
-        return torch.stack(rows).unflatten(0, (len(points), -1))
+        return torch.stack(rows).unflatten(0, (len(points), -1))  # (n, o, p)
 
-    expected = torch.einsum("nop,mop->nm", gradients(x), gradients(y)) / 3
+    left, right = gradients(x), gradients(y)
+    return torch.einsum("nop,mop->nm", left, right) / left.shape[1]
+
+
+def without_a_rule(width):
+    """What has no kernel in closed form: softmax attention, max pooling, batch norm."""
+    return nn.Sequential(
+        nn.Conv1d(2, 4 * width, 2),
+        nn.BatchNorm1d(4 * width),
+        nn.MaxPool1d(2, 1),
+        nn.Unflatten(1, (4, width)),
+        nn.Flatten(2),
+        nn.TransformerEncoderLayer(3 * width, 2, 8, batch_first=True),
+        nn.Flatten(),
+        nn.Linear(12 * width, 2),
+    ).eval()
+
+
+@pytest.mark.paper(
+    "infinite-neural-tangent-kernel",
+    kind="exact",
+    claim="The torch.func Jacobian NTK equals brute-force autograd to 1e-12.",
+)
+@pytest.mark.parametrize("make", [lambda w: image_net(w).eval(), without_a_rule])
+def test_one_network_equals_brute_force(make, evidence):
+    net = make(6).double()
+    shape = (2, 4, 4) if isinstance(net[0], nn.Conv2d) else (2, 5)
+    x, y = points(3, *shape), points(2, *shape, seed=1)
+    found = monte_carlo(lambda width: net, 6, 2, x, y, parametrization="torch")
+    expected = brute_force(net, x, y)
     error = float((found.ntk - expected).abs().max() / expected.abs().max())
     evidence(required="<= 1e-12", measured=error)
     assert error <= 1e-12
-    torch.testing.assert_close(found.nngp, (net(x) @ net(y).mT / 3).detach())
+    f, g = net(x).detach(), net(y).detach()
+    torch.testing.assert_close(found.nngp, f @ g.mT / f.shape[1])
     assert found.ntk_error.abs().max() == found.nngp_error.abs().max() == 0  # always one network
 
 

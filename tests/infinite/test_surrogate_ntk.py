@@ -1,6 +1,8 @@
 """The surrogate-gradient tangent kernel: formulas of the paper, finite networks, training."""
 
+import copy
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -452,20 +454,21 @@ def test_sign_networks_train_as_predicted(evidence):
     k = SurrogateNTK(net(d=2), w_std=1.0, b_std=0.1)
     found = k.predict(x, y, test, t=steps, learning_rate=rate)
     outputs, loss = train_sign_networks(nets, width, x, y, test, steps, rate, seed=0)
-    band = 2 * found.variance.sqrt() / math.sqrt(nets) + 1e-3
+    final = float(loss.mean())
+    # Signs that flip on and on leave an error of variance 2 loss, at the training points too.
+    band = 2 * ((found.variance + 2 * final) / nets).sqrt()
     gap = (outputs.double().mean(0) - found.mean).abs()
     inside = float((gap < band).double().mean())
-    final = float(loss.mean())
     with torch.no_grad():
         only = k.nngp(test, x) @ torch.linalg.solve(k.nngp(x), y)
     apart = float((only - found.mean).abs().max() / found.mean.abs().max())
     ratio = float((outputs.double().var(0).mean() / found.variance.mean()).sqrt())
-    evidence(required="> 0.75 (> 0.9 at width 500)", measured=inside, what="angles in the band")
-    evidence(required="< 2e-3 (1e-3 after 30,000 steps)", measured=final, what="train loss")
+    evidence(required="> 0.9", measured=inside, what="angles in the band")
+    evidence(required="< 2e-3", measured=final, what="train loss")
     evidence(required="> 0.05", measured=apart, what="distance of NNGP regression")
     evidence(required="0.9 to 1.1", measured=ratio, what="std over nets / predicted")
-    assert final < 2e-3  # signs that flip on and on keep it up, less so in wider networks
-    assert inside > 0.75
+    assert final < 2e-3
+    assert inside > 0.9
     assert apart > 0.05
     assert 0.9 < ratio < 1.1
 
@@ -509,6 +512,13 @@ def test_precision_and_blocks(monkeypatch):
     for one, other in zip(k.both(X, Y), whole, strict=True):
         torch.testing.assert_close(one, other)
     assert k(X[:0], Y).shape == (0, 3) and k(X, Y[:0]).shape == (4, 0)
+
+
+def test_copies_and_pickles_give_the_same_numbers():
+    k = SurrogateNTK(net(), w_std=[1.2, 1.0, 0.8], b_std=0.3)
+    for other in (copy.deepcopy(k), pickle.loads(pickle.dumps(k))):
+        assert torch.equal(other(X, Y), k(X, Y))
+    assert "sign" in repr(k)
 
 
 def test_memory_that_is_not_there():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._core.axes import axes_or_new
 from .._core.checks import check_choice, check_finite, check_int, check_tensor
@@ -173,7 +174,8 @@ def monte_carlo(
     The fan-in of a convolution is its channels by groups times the positions of its kernel. What
     norms learn stays as it was made. Parameters that require no gradient are drawn, and do not
     count in the tangent kernel. The mode of the module decides, as ever, whether it drops out;
-    then each point has masks of its own.
+    then each point has masks of its own. Gradients are what autograd says: those of a
+    `mercer.kernels.SurrogateActivation` are its surrogate's.
 
     Parameters
     ----------
@@ -246,7 +248,9 @@ def monte_carlo(
         )
     x, y = _check_points(x, y)
     source = own_stream(generator)  # from None too: torch's default generator moves by one draw
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+    # Of the ways to attend only the plain one has a rule for vmap.
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), plain:
         torch.manual_seed(int(draw_integers(2**62, (), source)))
         module = _build(module_factory, width)
         plan = plan_draws(module, parametrization, weights, biases)

@@ -203,7 +203,8 @@ class SurrogateNTK(nn.Module):
         )
         plan = self.network.plan
         largest = max(
-            math.prod(op.positions) * math.prod(p for p, f in zip(op.positions, full) if f)  # noqa: B905
+            math.prod(op.positions)
+            * math.prod(p for p, f in zip(op.positions, full, strict=True) if f)
             for op, full in zip(plan.operations, plan.cross, strict=True)
             if full is not None
         )
