@@ -76,32 +76,39 @@ def _affine(
 ) -> State:
     ((s, t),) = given
     w2, b2, own = place.affine(operation)
-    ntk = place.rows.scales.parametrization == "ntk"
+    share = place.rows.sides.plan.shares.get(place.node, 1.0)  # of a window's mean
+    w2, own = w2 * share, own * share
     s = _writable(s, owned[0], pool)
     t = _writable(t, owned[0], pool)
     assert s is not None
+    bias = b2 if operation.bias else 0.0
     trains = operation.trains_weight, operation.bias and operation.trains_bias
-    if trains[0] and not ntk:
-        t = pool.like(s).copy_(s).mul_(own) if t is None else t.mul_(w2).add_(s, alpha=own)
+    if trains[0] and place.rows.scales.parametrization == "ntk" and (trains[1] or not bias):
+        # Weights and biases together add what the output's covariance is.
+        s = _scaled(s, w2, bias)
+        if t is None:
+            t = pool.like(s)
+            return s, hand_over(t, t.copy_(s))
+        torch.add(s, t, alpha=w2, out=t)
+        return s, t
+    if trains[0]:
+        if t is None:
+            t = pool.like(s)
+            torch.mul(s, own, out=t)
+        else:
+            t.mul_(w2).add_(s, alpha=own)
     elif t is not None:
         t.mul_(w2)
-    if w2 != 1:
-        s.mul_(w2)
-    if trains[0] and ntk and not (operation.bias and not trains[1] and b2):
-        # Weights and biases together add what the output's covariance is.
-        if operation.bias and b2:
-            s.add_(b2)
-        t = pool.like(s).copy_(s) if t is None else t.add_(s)
-        return s, t
-    if trains[0] and ntk:
-        t = pool.like(s).copy_(s) if t is None else t.add_(s)
-    if operation.bias:
-        if b2:
-            s.add_(b2)
-        if trains[1]:
-            value = b2 if ntk else 1.0
-            t = pool.like(s).fill_(value) if t is None else t.add_(value)
-    return s, t
+    if trains[1]:
+        added = b2 if place.rows.scales.parametrization == "ntk" else 1.0
+        t = pool.like(s).fill_(added) if t is None else t.add_(added)
+    return _scaled(s, w2, bias), t
+
+
+def _scaled(s: Tensor, factor: float, shift: float) -> Tensor:
+    if factor != 1:
+        s.mul_(factor)
+    return s.add_(shift) if shift else s
 
 
 @advance.register
@@ -199,7 +206,8 @@ def _sum(
 def _window(
     operation: Window, given: list[State], owned: list[bool], place: TilePlace, pool: Pool
 ) -> State:
-    pads = place.rows.sides.plan.pads[place.node]
+    plan = place.rows.sides.plan
+    pads = plan.pads[place.node]
     found = []
     for q in given[0]:
         mine = owned[0]
@@ -215,7 +223,7 @@ def _window(
         if q is not None:
             q = _writable(q, mine, pool)
             assert q is not None
-            if math.prod(operation.size) > 1:
+            if math.prod(operation.size) > 1 and place.node not in plan.unscaled:
                 q.mul_(1 / math.prod(operation.size))
         found.append(q)
     return found[0], found[1]

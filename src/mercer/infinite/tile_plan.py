@@ -150,6 +150,8 @@ class TilePlan:
         self.last_use = {n: i for i, op in enumerate(self.operations) for n in op.inputs}
         self.pads: dict[int, list[tuple[int, int]]] = {}
         self.skipped: set[int] = set()
+        self.unscaled: set[int] = set()  # windows that add up, and leave the mean to their layer
+        self.shares: dict[int, float] = {}  # what these layers multiply by
         for i, operation in enumerate(self.operations):
             if isinstance(operation, Window):
                 self._fuse(i, operation)
@@ -159,6 +161,10 @@ class TilePlan:
         pads = [(0, 0)] * len(window.positions)
         (below,) = window.inputs
         users = [n for op in self.operations for n in op.inputs]
+        above = [i for i, op in enumerate(self.operations) if node in op.inputs]
+        if len(above) == 1 and isinstance(self.operations[above[0]], Affine):
+            self.shares[above[0]] = 1 / math.prod(window.size)
+            self.unscaled.add(node)
         while isinstance(operation := self.operations[below], Select):
             sides = None if operation.drop else padding(operation)
             if sides is None or users.count(below) > 1 or pads[operation.axis] != (0, 0):
