@@ -446,3 +446,26 @@ def test_factory_that_changes_its_mind():
     widths = iter((4, 6, 8))
     with pytest.raises(ValueError, match="module_factory: expected networks of one architecture"):
         monte_carlo(lambda w: mlp()(next(widths)), 4, 3, X, parametrization="torch")
+
+
+def test_layers_that_work_in_place():
+    """A pre-activation block with ReLU in place adds the branch to relu(x), as it does by torch."""
+
+    class Block(nn.Module):
+        def __init__(self, width, inplace):
+            super().__init__()
+            self.stem, self.branch = nn.Linear(5, width), nn.Linear(width, width)
+            self.act, self.out = nn.ReLU(inplace), nn.Linear(width, 1)
+            self.inplace = inplace
+
+        def forward(self, x):
+            h = self.stem(x)
+            skip = h if self.inplace else torch.relu(h)
+            return self.out(self.branch(self.act(h)) + skip)
+
+    one, two = (
+        monte_carlo(lambda width, p=place: Block(width, p), 12, 5, X, generator=0)
+        for place in (True, False)
+    )
+    torch.testing.assert_close(one.ntk, two.ntk)
+    torch.testing.assert_close(one.nngp, two.nngp)
