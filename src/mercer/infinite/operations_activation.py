@@ -12,6 +12,7 @@ from ..kernels.activations import PolynomialActivation, PowerActivation
 from ..kernels.dual import Dual, dual
 from ..kernels.dual_closed_forms import closed_form
 from ..kernels.dual_mesh import Profile, make_mesh
+from ..kernels.surrogate import SurrogateActivation, surrogate_derivative
 from .gaussian_mean import gaussian_mean
 from .layout import Full, same_positions
 from .operation import Operation, Place, State
@@ -65,7 +66,10 @@ class Pointwise(Operation):
 
     @property
     def dual(self) -> Dual:
-        """The dual of the activation."""
+        """The dual of the activation; of what is computed forward, where a surrogate learns."""
+        function = self.activation.function
+        if isinstance(function, SurrogateActivation):
+            return dual(function.activation)
         return dual(self.activation)
 
     @property
@@ -84,7 +88,13 @@ class Pointwise(Operation):
 
     @property
     def slope(self) -> Dual | None:
-        """The dual of its derivative, where it jumps: autograd sees the pieces alone."""
+        """The dual of what autograd takes for its derivative, where that is another function.
+
+        Of a function that jumps it sees the pieces alone, of a surrogate the surrogate.
+        """
+        function = self.activation.function
+        if isinstance(function, SurrogateActivation):
+            return dual(surrogate_derivative(function.surrogate))
         form = closed_form(self.activation)
         if isinstance(form, PowerActivation):
             jumps = form.order == 0 and form.positive != form.negative

@@ -82,7 +82,11 @@ def _affine(
     t = _writable(t, owned[0], pool)
     assert s is not None
     bias = b2 if operation.bias else 0.0
-    trains = operation.trains_weight, operation.bias and operation.trains_bias
+    wanted = place.rows.sides.tangents
+    trains = (
+        wanted and operation.trains_weight,
+        wanted and operation.bias and operation.trains_bias,
+    )
     if trains[0] and place.rows.scales.parametrization == "ntk" and (trains[1] or not bias):
         # Weights and biases together add what the output's covariance is.
         s = _scaled(s, w2, bias)

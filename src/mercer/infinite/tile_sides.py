@@ -27,9 +27,12 @@ class Sides:
         The values of the hyperparameters.
     x : Tensor of shape (n, *event)
         Inputs.
+    tangents : bool
+        Whether T is wanted.
     """
 
-    def __init__(self, plan: TilePlan, scales: Scales, x: Tensor) -> None:
+    def __init__(self, plan: TilePlan, scales: Scales, x: Tensor, tangents: bool) -> None:
+        self.tangents = tangents
         self.plan, self.scales, self.dtype = plan, scales, x.dtype
         needed: dict[str, set[int]] = {"variance": set(), "mean": set(), "whole": set()}
         for i, operation in enumerate(plan.operations):

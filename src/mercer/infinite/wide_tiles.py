@@ -25,7 +25,7 @@ Fill = Callable[[slice, slice], State]
 
 
 @torch.no_grad()
-def tile_filler(kernel: WideKernel, x: Tensor, y: Tensor) -> tuple[Fill, Pool]:
+def tile_filler(kernel: WideKernel, x: Tensor, y: Tensor, tangents: bool) -> tuple[Fill, Pool]:
     """Prepare tiles between two sets of inputs.
 
     Parameters
@@ -36,18 +36,20 @@ def tile_filler(kernel: WideKernel, x: Tensor, y: Tensor) -> tuple[Fill, Pool]:
         Inputs of the rows.
     y : Tensor of shape (m, *event)
         Inputs of the columns.
+    tangents : bool
+        Whether T is wanted.
 
     Returns
     -------
     tuple of callable and Pool
         ``fill(rows, columns)`` gives S and T of shape (rows, columns); T is None where nothing
-        is trained. Memory goes back to the pool.
+        is trained or wanted. Memory goes back to the pool.
     """
     plan = kernel.network.tile_plan
     kernel._check_event("x", x)
     kernel._check_event("y", y)
-    rows = Sides(plan, kernel._scales(), x)
-    columns = rows if x is y else Sides(plan, kernel._scales(), y)
+    rows = Sides(plan, kernel._scales(), x, tangents)
+    columns = rows if x is y else Sides(plan, kernel._scales(), y, tangents)
     pool = Pool()
 
     def fill(i: slice, j: slice) -> State:
@@ -66,8 +68,8 @@ def tile_filler(kernel: WideKernel, x: Tensor, y: Tensor) -> tuple[Fill, Pool]:
 
 @plan_tiles.register
 def _wide(kernel: WideKernel, x: Tensor, y: Tensor) -> Callable[..., None]:
-    evaluate, pool = tile_filler(kernel, x, y)
     which = kernel.output
+    evaluate, pool = tile_filler(kernel, x, y, tangents=which == 1)
 
     def fill(rows: slice, columns: slice, out: Tensor, spare: Spare) -> None:
         found = evaluate(rows, columns)
@@ -84,7 +86,7 @@ def fill_both(kernel: WideKernel, x: Tensor, y: Tensor | None) -> tuple[Tensor, 
     work = working_dtype(x.dtype)
     a = x.to(work)
     b = a if y is None else y.to(work)
-    evaluate, pool = tile_filler(kernel, a, b)
+    evaluate, pool = tile_filler(kernel, a, b, tangents=True)
 
     def fill(rows: slice, columns: slice, outs: Sequence[Tensor], spare: Spare) -> None:
         found = evaluate(rows, columns)
@@ -141,7 +143,11 @@ def _walk(
                 assert s is not None
             given.append((s, t))
             owned.append(mine)
-        states[i] = advance(operation, given, owned, place, pool)
+        s, t = advance(operation, given, owned, place, pool)
+        if t is not None and not rows.sides.tangents:
+            pool.back(t)
+            t = None
+        states[i] = s, t
         for node in set(operation.inputs):
             if plan.last_use[node] == i:
                 del states[node]
