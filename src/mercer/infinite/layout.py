@@ -58,12 +58,17 @@ def restrict(cov: Tensor, have: Full, want: Full) -> Tensor:
     Returns
     -------
     Tensor of shape (*positions, *full positions, *pair)
-        A view.
+        A view, but where it is compiled.
     """
     for axis in reversed(range(len(have))):
         if have[axis] and not want[axis]:
             second = second_axes(have)[axis]
-            cov = torch.diagonal(cov, dim1=axis, dim2=second).movedim(-1, axis)
+            if torch.compiler.is_compiling():
+                # Inductor reuses the buffers behind a view of a diagonal: gradients come out wrong.
+                place = torch.arange(cov.shape[axis], device=cov.device)
+                cov = cov.movedim((axis, second), (0, 1))[place, place].movedim(0, axis)
+            else:
+                cov = torch.diagonal(cov, dim1=axis, dim2=second).movedim(-1, axis)
             have = (*have[:axis], False, *have[axis + 1 :])
     return cov
 
