@@ -30,7 +30,7 @@ from mercer.features import (
     kernel_features,
     make_projection,
 )
-from mercer.infinite import SurrogateNTK, monte_carlo
+from mercer.infinite import NTK, NoRuleError, SurrogateNTK, explain, monte_carlo, read
 from mercer.kernels import (
     RBF,
     ArcCosine,
@@ -106,6 +106,10 @@ def wide_net(width: int) -> nn.Module:
 
 def trained_with_surrogates(surrogate: Any = "erf", **data: Any) -> Any:
     return SurrogateNTK(wide_net(4), surrogate=surrogate).predict(**data)
+
+
+def wide_kernel_of(x: Any, y: Any = None) -> Any:
+    return NTK(wide_net(4))(x, y)
 
 
 def ridge_with(features: Any, targets: Any) -> StreamingRidge:
@@ -802,6 +806,44 @@ CASES = [
         ({"w_std": "1.4"}, TypeError, "w_std"),
         ({"b_std": {"7": 1.0}}, ValueError, "b_std"),
         ({"generator": "seed"}, TypeError, "generator"),
+    ),
+    *rows(
+        NTK,
+        {"module": wide_net(3)},
+        ({"module": torch.relu}, TypeError, "module"),
+        ({"module": nn.Bilinear(2, 2, 1), "example": X}, NoRuleError, "module"),
+        ({"module": nn.Flatten(), "example": X}, NoRuleError, "module"),
+        ({"module": nn.Conv1d(2, 2, 1)}, ValueError, "example"),
+        ({"example": X[0]}, ValueError, "example"),
+        ({"example": "X"}, ValueError, "example"),
+        ({"parametrization": "mup"}, ValueError, "parametrization"),
+        ({"parametrization": "torch", "w_std": 1.0}, ValueError, "w_std"),
+        ({"w_std": -1.0}, ValueError, "w_std"),
+        ({"w_std": [1.0, 1.0, 1.0]}, ValueError, "w_std"),
+        ({"w_std": {"head": 1.0}}, ValueError, "w_std"),
+        ({"w_std": {"0": math.nan}}, ValueError, "w_std"),
+        ({"b_std": math.nan}, ValueError, "b_std"),
+        ({"b_std": "small"}, TypeError, "b_std"),
+    ),
+    *rows(
+        wide_kernel_of,
+        {"x": X},
+        ({"x": X[:, :2]}, ValueError, "x"),
+        ({"x": X[0]}, ValueError, "x"),
+        ({"y": X[:, :2]}, ValueError, "y"),
+        ({"x": "X"}, TypeError, "x"),
+    ),
+    *rows(
+        read,
+        {"module": wide_net(3)},
+        ({"module": "net"}, TypeError, "module"),
+        ({"example": X[0]}, ValueError, "example"),
+    ),
+    *rows(
+        explain,
+        {"module": wide_net(3)},
+        ({"module": "net"}, TypeError, "module"),
+        ({"example": X[0]}, ValueError, "example"),
     ),
     *rows(
         trained_with_surrogates,

@@ -136,7 +136,7 @@ class WideKernel(Kernel, abc.ABC):
 
     def _pair(self, x: Tensor, y: Tensor) -> State:
         """S and T between inputs, the formula in one piece."""
-        self._check_event("y", y)
+        self._check_event("x" if x is y else "y", y)
         lead = max(x.ndim, y.ndim)
         same = x is y
         if is_plain(x, y):
