@@ -120,8 +120,14 @@ class Selves:
         self.data: dict[int, Tensor] = {}
         self.states: dict[int, State] = {}
         self._means: dict[int, Tensor | None] = {}
-        layouts = plan.diagonal if output else plan.selves
+        layouts = list(plan.diagonal if output else plan.selves)
         self.layouts = layouts
+        last_use = {
+            n: i
+            for i, op in enumerate(plan.operations)
+            if layouts[i] is not None
+            for n in op.inputs
+        }
         for i, operation in enumerate(plan.operations):
             if isinstance(operation, Input):
                 self.data[i] = operation.arrange(x)
@@ -136,6 +142,23 @@ class Selves:
             place = SelfPlace(self, full)
             s, t = operation.apply(states, place)
             self.states[i] = s, (t if output else None)
+            for node in set(operation.inputs):
+                if last_use[node] == i:
+                    self._let_go(node)
+
+    def _let_go(self, node: int) -> None:
+        """Keep no more of a node than what is asked for later: variances, or nothing."""
+        users = [op for op in self.plan.operations if node in op.wants_self()]
+        full = self.layouts[node]
+        assert full is not None
+        if not users:
+            del self.states[node]
+        elif not any(isinstance(op, Attention) for op in users):
+            diagonal = (False,) * len(full)
+            s = restrict(self.states[node][0], full, diagonal)
+            # A view would keep the covariances of all positions alive.
+            self.states[node] = (s.clone() if any(full) else s), None
+            self.layouts[node] = diagonal
 
     def _state(self, node: int, full: Full) -> State:
         have = self.layouts[node]
