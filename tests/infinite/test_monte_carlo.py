@@ -469,3 +469,8 @@ def test_layers_that_work_in_place():
     )
     torch.testing.assert_close(one.ntk, two.ntk)
     torch.testing.assert_close(one.nngp, two.nngp)
+
+
+def test_a_module_is_no_factory():
+    with pytest.raises(TypeError, match="module_factory: expected a callable from a width"):
+        monte_carlo(nn.Linear(2, 1), 8, 2, torch.zeros(1, 2))  # pyright: ignore

@@ -105,6 +105,12 @@ class MonteCarloKernel:
 
 
 def _build(module_factory: Callable[[int], nn.Module], width: int) -> nn.Module:
+    if isinstance(module_factory, nn.Module) or not callable(module_factory):
+        got = type(module_factory).__name__
+        raise TypeError(
+            "module_factory: expected a callable from a width to a torch module, such as "
+            f"lambda width: nn.Sequential(...), got {got}"
+        )
     module = module_factory(width)
     if not isinstance(module, nn.Module):
         raise TypeError(
