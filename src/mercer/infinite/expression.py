@@ -160,7 +160,10 @@ class Expression:
                 return resolve_activation(self.function)
             made = self._module()
             if made is not None:
-                return resolve_activation(made)
+                try:
+                    return resolve_activation(made)
+                except ValueError:  # a function of torch that has no name of its own
+                    return resolve_activation(self)
         return resolve_activation(self)
 
     def _is_relu(self) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -85,6 +86,13 @@ def event_shape(module: nn.Module, example: Tensor | None) -> tuple[int, ...]:
     """Find the shape of one input."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: expected a torch module, got {type(module).__name__}")
+    if isinstance(module, torch.jit.ScriptModule | nn.DataParallel) or hasattr(module, "_orig_mod"):
+        raise NoRuleError(
+            f"module: {type(module).__name__} hides the layers; give the module that was compiled "
+            "or wrapped"
+        )
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters()):
+        raise NoRuleError("module: has lazy layers without shapes; call it once on an input first")
     if example is not None:
         if not isinstance(example, Tensor) or example.ndim < 2:
             got = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__

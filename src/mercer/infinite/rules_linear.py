@@ -92,12 +92,14 @@ def _convolution(
         order[role] = axis
     size, stride, dilation = (tuple(v[a] for a in order) for v in (size, stride, dilation))
     share = channels[0] // groups
+    alike = groups == 1 or x.settled().alike
     return x.windowed(size, stride, dilation).affine(
         channels[1],
         axis=1,
         fan_in=share * math.prod(size),
         # Groups of data have covariances of their own; a depthwise sum has few terms.
-        wide=groups == 1 or (share > 1 and x.sources != frozenset()),
+        wide=groups == 1 or share > 1,
+        alike=alike,
         **options,
     )
 

@@ -65,7 +65,12 @@ def group_norm(module: nn.GroupNorm, x: Signal) -> Signal:
         raise x.tape.refuse("normalises data; do that before they come into the network")
     if module.num_groups == module.num_channels:
         raise x.tape.refuse("normalises each channel on its own: its scale is random at any width")
-    found = x.with_channels(1)
+    found = x.with_channels(1).settled()
+    if module.num_groups > 1 and not found.alike:
+        raise x.tape.refuse(
+            "normalises groups of channels that differ (data, or signals beside each other), whose "
+            "covariances are kept together; use one group, or put a layer with weights before"
+        )
     return found.normalized(
         range(2, x.ndim),
         centre=True,
@@ -83,6 +88,14 @@ def dropout(module: Any, x: Signal) -> Signal:
     return functional_dropout(x, module.p, module.training)
 
 
+@rule(nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout)
+def feature_dropout(module: Any, x: Signal) -> Signal:
+    """Do nothing in evaluation."""
+    if module.training and module.p:
+        raise x.tape.refuse("drops whole channels in training, which has no rule; call eval()")
+    return x
+
+
 @rule(F.dropout)
 def functional_dropout(
     input: Signal, p: float = 0.5, training: bool = True, inplace: bool = False
@@ -90,6 +103,8 @@ def functional_dropout(
     """Drop channels in training; nothing in evaluation."""
     if not training or not p:
         return input
+    if p >= 1:
+        raise input.tape.refuse("drops every channel")
     if input.is_data:
         raise input.tape.refuse("drops entries of data, which have few channels")
     return input.dropped(p)

@@ -65,6 +65,7 @@ for _name, _function in ELEMENTWISE.items():
     rule(*_targets)(_elementwise(_name))
 for _name, _function in (("maximum", torch.maximum), ("minimum", torch.minimum)):
     rule(_function, _name)(_elementwise(_name))
+rule(torch.clip, "clip", "clip_")(_elementwise("clamp"))
 rule(operator.pow)(_elementwise("pow"))
 rule(operator.abs)(_elementwise("abs"))
 
@@ -124,6 +125,12 @@ def _plain(function: Any) -> Any:
 
 for _function in (operator.floordiv, operator.mod, operator.eq, operator.lt, operator.gt):
     rule(_function)(_plain(_function))
+
+
+@rule(F.threshold, torch.threshold)
+def threshold(input: Signal, threshold: float, value: float, inplace: bool = False) -> Signal:
+    """Keep what is larger than a number."""
+    return input.applied(resolve_activation(nn.Threshold(threshold, value)).function, input)
 
 
 @rule(F.glu)

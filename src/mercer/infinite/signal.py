@@ -6,7 +6,7 @@ from typing import Self, final
 from .expression import Expression
 from .operations import Concatenate, Input, Sum
 from .signal_arithmetic import SignalArithmetic
-from .tape import BATCH, CHANNEL
+from .tape import BATCH, CHANNEL, DATA
 
 
 @final
@@ -44,6 +44,9 @@ class Signal(SignalArithmetic):
     gains : tuple of tuple of int, or None
         Trained gains since the last layer, each with the position axes along which it has factors
         of its own; None where what they add can no longer be told.
+    alike : bool
+        Whether its channels are as good as each other, so that any half of them has the same
+        covariances; not so of data, and of what lies beside each other.
     step : int
         The reader's step at which its expression was made.
     """
@@ -86,7 +89,7 @@ class Signal(SignalArithmetic):
             raise self.tape.refuse("takes the batch axis for channels")
         positions = iter(range(self.ndim))
         roles = [CHANNEL if i == axis else next(positions) for i in range(1, self.ndim)]
-        made = replace(self, roles=(BATCH, *roles), steps=())
+        made = replace(self, roles=(BATCH, *roles), steps=(), sources=frozenset({DATA}))
         node = self.tape.add(
             Input((), made.positions, self.tape.place, self.steps, axis - 1, self.shape[axis])
         )
@@ -120,6 +123,7 @@ class Signal(SignalArithmetic):
                 node=node,
                 parts=(),
                 gaussian=False,
+                alike=False,
                 centred=all(p.centred for p in parts),
                 sources=frozenset().union(*(p.sources for p in parts)),
             )

@@ -101,21 +101,55 @@ class SignalArithmetic(SignalLayers, abc.ABC):
             raise self.tape.refuse(f"adds a {type(other).__name__}, which has no covariances")
         if self.same_base(other):
             return self.applied(name, self, other)
+        if self._beside(other):
+            pairs = zip(self.parts, other.parts, strict=True)
+            return replace(self, parts=tuple(p._combine(q, sign, name) for p, q in pairs))
         one, two = _matched(self, other)
         if one.node == two.node:  # the same, though not normal
             return one._emit(Sum, (1 + sign,), 0.0)
-        one._independent(two, "adds")
+        terms, known = one._terms(), self.tape.even
+        for node, factor in two._terms().items():
+            if node not in terms:
+                for before in one._terms():
+                    one._independent(before, node, "adds")
+                    if not known[before] and not known[node]:
+                        raise self.tape.refuse(
+                            "adds signals whose channels have means of their own (data, or signals "
+                            "beside each other), which are not known channel by channel"
+                        )
+            terms[node] = terms.get(node, 0.0) + sign * factor
         node = self.tape.add(
-            Sum((one.node, two.node), one.positions, self.tape.place, (1.0, sign), 0.0)
+            Sum(tuple(terms), one.positions, self.tape.place, tuple(terms.values()), 0.0)
         )
         return replace(
             one,
             node=node,
             gaussian=one.gaussian and two.gaussian,
             centred=one.centred and two.centred,
+            alike=one.alike and two.alike,
             sources=one.sources | two.sources,
             gains=None if one.gains != () or two.gains != () else (),
         )
+
+    def _beside(self, other: Any) -> bool:
+        """Whether both are signals beside each other, of the same widths."""
+        widths = [[p.channels for p in s.parts] for s in (self, other)]
+        return bool(self.parts) and widths[0] == widths[1] and self.roles == other.roles
+
+    def _terms(self) -> dict[int, float]:
+        """Return the operations that it is a sum of, with their factors."""
+        operation = self.tape.operations[self.node]
+        known = self.tape.sources
+        known.setdefault(self.node, self.sources)
+        self.tape.even.setdefault(self.node, self.alike or self.centred)
+        if not isinstance(operation, Sum) or operation.shift or operation.factors == (1.0,):
+            return {self.node: 1.0}
+        if len(operation.inputs) == 1:
+            known.setdefault(operation.inputs[0], self.sources)
+            self.tape.even.setdefault(operation.inputs[0], self.alike or self.centred)
+        elif any(n not in self.tape.even for n in operation.inputs):
+            return {self.node: 1.0}
+        return dict(zip(operation.inputs, operation.factors, strict=True))
 
     def __mul__(self, other: Any) -> Self:
         if is_number(other):
@@ -126,14 +160,24 @@ class SignalArithmetic(SignalLayers, abc.ABC):
             )
         if self.same_base(other):
             return self.applied("mul", self, other)
+        if self._beside(other):
+            pairs = zip(self.parts, other.parts, strict=True)
+            return replace(self, parts=tuple(p * q for p, q in pairs))
         one, two = _matched(self, other)
-        one._independent(two, "multiplies")
+        if not (one.alike or two.alike):
+            raise self.tape.refuse(
+                "multiplies signals whose channels differ (data, or signals beside each other), "
+                "which are not known channel by channel"
+            )
+        self.tape.sources.update({one.node: one.sources, two.node: two.sources})
+        one._independent(one.node, two.node, "multiplies")
         node = self.tape.add(Product((one.node, two.node), one.positions, self.tape.place))
         return replace(
             one,
             node=node,
             gaussian=False,
             centred=one.centred or two.centred,
+            alike=one.alike and two.alike,
             sources=one.sources | two.sources,
         )
 
@@ -149,13 +193,15 @@ class SignalArithmetic(SignalLayers, abc.ABC):
     def __rtruediv__(self, other: Any) -> Self:
         return self.applied("div", other, self)
 
-    def _independent(self, other: Self, verb: str) -> None:
-        for layer, low, high in self.sources:
-            for other_layer, other_low, other_high in other.sources:
-                if layer == other_layer and low < other_high and other_low < high:
+    def _independent(self, one: int, two: int, verb: str) -> None:
+        """Refuse two operations that are made of the same weights."""
+        for layer, low, high in self.tape.sources[one]:
+            for other, other_low, other_high in self.tape.sources[two]:
+                if layer == other and low < other_high and other_low < high:
+                    what = "the data" if layer < 0 else "the random weights of "
+                    what += repr(self.tape.layers[layer]) if layer >= 0 else ""
                     raise self.tape.refuse(
-                        f"{verb} signals that share the random weights of "
-                        f"{self.tape.layers[layer]!r}: a residual branch must end in a layer "
+                        f"{verb} signals that share {what}: a residual branch must end in a layer "
                         "with weights of its own"
                     )
 
@@ -191,6 +237,7 @@ class SignalArithmetic(SignalLayers, abc.ABC):
             node=-1,
             expression=None,
             gaussian=False,
+            alike=False,
             shape=with_size(first.shape, axis, channels),
             parts=tuple(every),
             step=self.tape.step,

@@ -132,7 +132,11 @@ class SignalAxes(SignalBase, abc.ABC):
             # Roles of the tensor between both steps do not matter, but for the positions.
             found = replace(found, roles=tuple(rank.get(r, r) for r in found.roles))
             found = found._emit(
-                Flatten, tuple(flat), positions=positions, gaussian=self.gaussian and single
+                Flatten,
+                tuple(flat),
+                positions=positions,
+                gaussian=self.gaussian and single,
+                alike=self.alike and single,
             )
             before = positions
         else:

@@ -28,6 +28,7 @@ class SignalBase(abc.ABC):
     expression: Expression | None = None
     parts: tuple[Any, ...] = ()
     gains: tuple[tuple[int, ...], ...] | None = ()
+    alike: bool = False
     step: int = field(default=-1, compare=False)
 
     @property

@@ -81,6 +81,7 @@ class SignalLayers(SignalAxes, abc.ABC):
         name: str | None = None,
         shared: bool = True,
         wide: bool = True,
+        alike: bool = True,
     ) -> Self:
         """Mix channels by random weights.
 
@@ -106,6 +107,8 @@ class SignalLayers(SignalAxes, abc.ABC):
             Whether all positions have the same weights.
         wide : bool, default True
             Whether each output sums over many inputs, so that it is normal.
+        alike : bool, default True
+            Whether all channels of the output have the same covariances.
 
         Returns
         -------
@@ -124,7 +127,8 @@ class SignalLayers(SignalAxes, abc.ABC):
             trains_bias,
             torch_weight,
             1 / (3 * fan_in) if torch_bias is None else torch_bias,
-            gaussian=wide,
+            gaussian=wide and alike,
+            alike=alike,
             centred=True,
             sources=frozenset({(layer, 0, 2520)}),
             gains=(),
@@ -161,6 +165,7 @@ class SignalLayers(SignalAxes, abc.ABC):
             tuple(dilation),
             shape=found._positions_changed(out),
             gaussian=False,
+            alike=False,
         )
 
     def normalized(
@@ -267,6 +272,7 @@ class SignalLayers(SignalAxes, abc.ABC):
             trains_out,
             trains_bias,
             gaussian=True,
+            alike=True,
             centred=True,
             sources=frozenset((i, 0, 2520) for i in layers),
             gains=(),

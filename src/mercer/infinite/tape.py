@@ -11,6 +11,9 @@ BATCH, CHANNEL = "batch", "channel"
 Source = tuple[int, int, int]
 """A layer's number, and the range of its channels in 1/2520 of its width."""
 
+DATA: Source = (-1, 0, 2520)
+"""The data stand for a layer: what they are in twice is not independent either."""
+
 
 @final
 class NoRuleError(ValueError):
@@ -54,6 +57,10 @@ class Tape:
         The operations that a step made.
     known : dict
         Signals that have become operations, so that each does once.
+    sources : dict of int to frozenset
+        What the terms of sums are linear in.
+    even : dict of int to bool
+        Whether all channels of these terms have the same mean.
     """
 
     def __init__(self) -> None:
@@ -63,6 +70,8 @@ class Tape:
         self.step = -1
         self.made: dict[int, list[int]] = {}
         self.known: dict[Any, Any] = {}
+        self.sources: dict[int, frozenset[Source]] = {}
+        self.even: dict[int, bool] = {}
 
     @property
     def place(self) -> str:

@@ -1,5 +1,7 @@
 """The forward of a torch module, traced step by step."""
 
+import inspect
+import operator
 from collections.abc import Callable
 from typing import Any, final
 
@@ -11,7 +13,48 @@ from .signal import Signal
 from .tape import BATCH, NoRuleError, Tape
 from .weight import Weight
 
+_OPERATORS = {"iadd", "isub", "imul", "itruediv"}
+_VIEWS = {
+    "Flatten",
+    "Unflatten",
+    "chunk",
+    "contiguous",
+    "flatten",
+    "getattr",
+    "getitem",
+    "moveaxis",
+    "movedim",
+    "narrow",
+    "permute",
+    "reshape",
+    "select",
+    "split",
+    "squeeze",
+    "swapaxes",
+    "swapdims",
+    "transpose",
+    "unflatten",
+    "unsqueeze",
+    "view",
+}
 _BATCH = 13  # unlike the sizes that networks have, so that views keep it apart
+
+
+def _in_place(function: Any) -> Any:
+    def method(self: fx.Proxy, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return method
+
+
+@final
+class _Proxy(fx.Proxy):
+    """Records ``h += y`` as what it is; torch.fx takes it for ``h = h + y``."""
+
+    __iadd__ = _in_place(operator.iadd)
+    __isub__ = _in_place(operator.isub)
+    __imul__ = _in_place(operator.imul)
+    __itruediv__ = _in_place(operator.itruediv)
 
 
 @final
@@ -27,6 +70,9 @@ class _Tracer(fx.Tracer):
             return False
         known = rule_of(m) is not None or refusal_of(m) is not None
         return known or super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         try:
@@ -70,6 +116,15 @@ class Step:
             return type(self.target).__name__
         return str(getattr(self.target, "__name__", self.target))
 
+    @property
+    def in_place(self) -> bool:
+        """Whether its output is its input, overwritten."""
+        if isinstance(self.target, nn.Module):
+            return bool(getattr(self.target, "inplace", False))
+        name = self.kind
+        named = name.endswith("_") and not name.endswith("__")
+        return bool(self.node.kwargs.get("inplace")) or named or name in _OPERATORS
+
 
 Perform = Callable[[Step, Any, Any], Any]
 
@@ -99,16 +154,19 @@ def walk(module: nn.Module, tape: Tape, shape: tuple[int, ...], perform: Perform
         If it cannot be traced, or takes more than one input.
     """
     tracer = _Tracer()
+    _check_hooks(module, "module")
     try:
-        graph = tracer.trace(module)
+        graph = tracer.trace(module, _defaults(module))
     except Exception as error:
         raise NoRuleError(
             f"module: the forward{tracer.inside} cannot be traced by torch.fx "
-            f"({type(error).__name__}: {error}); control flow that depends on data has no kernel"
+            f"({type(error).__name__}: {error}); control flow that depends on "
+            "tensors or on their shapes has no rule"
         ) from error
     modules = dict(module.named_modules())
     values: dict[fx.Node, Any] = {}
     taken = False
+    memory = _Memory(graph)
     for node in graph.nodes:
         if node.op == "placeholder":
             if taken and not node.args:
@@ -130,5 +188,56 @@ def walk(module: nn.Module, tape: Tape, shape: tuple[int, ...], perform: Perform
             args = map_arg(node.args, values.__getitem__)
             options = map_arg(node.kwargs, values.__getitem__)
             tape.enter(step.layer)
+            if isinstance(step.target, nn.Module):
+                _check_hooks(step.target, step.name)
             values[node] = perform(step, args, options)
+            memory.update(step, values)
     return None
+
+
+def _defaults(module: nn.Module) -> dict[str, Any]:
+    """Find the defaults of what a forward takes besides its input."""
+    given = list(inspect.signature(type(module).forward).parameters.values())[2:]
+    return {p.name: p.default for p in given if p.default is not p.empty}
+
+
+def _check_hooks(module: nn.Module, name: str) -> None:
+    """Refuse what changes a module's output unseen."""
+    for part in module.modules() if name != "module" else [module]:
+        hooked = part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)
+        helpers = [type(h).__module__ for h in part._forward_pre_hooks.values()]
+        if hooked and not any("torch.nn.utils" in h for h in helpers):
+            raise NoRuleError(
+                f"{name}: has forward hooks or a forward of its own, which may change what it "
+                "computes unseen; remove them"
+            )
+
+
+@final
+class _Memory:
+    """Which steps share memory, so that what is done in place reaches all of them."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.order = {node: i for i, node in enumerate(graph.nodes)}
+        self.roots: dict[fx.Node, fx.Node] = {}
+
+    def update(self, step: Step, values: dict[fx.Node, Any]) -> None:
+        """Note a view, or carry what a step did in place to later readers of its input."""
+        node = step.node
+        first = next((a for a in node.args if isinstance(a, fx.Node)), None)
+        if first is None or first not in values:
+            return
+        root = self.roots.get(first, first)
+        if step.in_place and isinstance(values[first], Signal):
+            old, new = values[first], values[node]
+            for other in [n for n in values if self.roots.get(n, n) is root and n is not node]:
+                if not any(self.order[u] > self.order[node] for u in other.users):
+                    continue
+                if values[other] is not old:
+                    raise NoRuleError(
+                        f"{step.name}: works in place on a view of a tensor that is used later; "
+                        "make it out of place"
+                    )
+                values[other] = new
+        if step.in_place or step.kind in _VIEWS or values[node] is values[first]:
+            self.roots[node] = root
