@@ -24,7 +24,10 @@ def tile_side(kernel: Kernel, x: Tensor) -> int:
     at once.
     """
     side = 512 if x.device.type == "cpu" else 4096
-    return max(1, math.isqrt(side**2 // kernel.pair_entries))
+    if kernel.pair_entries == 1:
+        return side
+    # Many small steps: threads wait for Python more than for the cache.
+    return max(1, math.isqrt(4 * side**2 // kernel.pair_entries))
 
 
 def empty_matrix(n: int, m: int, like: Tensor) -> Tensor:
@@ -97,13 +100,19 @@ def fill_matrices(
     whole = [empty_matrix(n, m, a) for _ in range(count)]
     side = tile_side(kernel, x)
 
-    def band(i: int, check: Callable[[], None]) -> None:
+    starts = range(0, m, side)
+    jobs = [(i, [j for j in starts if y is not None or j >= i]) for i in range(0, n, side)]
+    if len(jobs) < 4 * torch.get_num_threads():  # too few bands to share out
+        jobs = [(i, [j]) for i, columns in jobs for j in columns]
+
+    def band(job: int, check: Callable[[], None]) -> None:
+        i, columns_of = jobs[job]
         rows = slice(i, min(i + side, n))
         # A tile is made in memory of its own and copied out: everything is faster where rows
         # follow each other, above all the transposed copy.
         buffers, mirror = a.new_empty(count, side * side), a.new_empty(side * side)
         spare = Spare()
-        for j in range(i if y is None else 0, m, side):
+        for j in columns_of:
             check()
             columns = slice(j, min(j + side, m))
             height, width = rows.stop - i, columns.stop - j
@@ -119,7 +128,7 @@ def fill_matrices(
                     out[columns, rows] = turned.copy_(tile.mT)
                 out[rows, columns] = tile
 
-    for _ in in_order(range(0, n, side), band, x.device):
+    for _ in in_order(range(len(jobs)), band, x.device):
         pass
     return [out.to(x.dtype) for out in whole]
 
