@@ -254,3 +254,12 @@ def test_copies(activation):
     qs = tensors(*PAIRS[0])
     for twin in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
         assert twin(*qs) == found(*qs)
+
+
+def test_huge_variances_are_refused():
+    q = torch.tensor(1e60, dtype=torch.float64)
+    with pytest.raises(ValueError, match="q11, q22: expected deviations of at most 1e12"):
+        dual("tanh")(q, q, q / 2)
+    q = torch.tensor(1e20, dtype=torch.float64)
+    value, _ = dual("tanh")(q, q, q / 2)
+    assert abs(float(value) - 1 / 3) <= 1e-9  # of signs: 2 asin(1 / 2) / pi

@@ -185,4 +185,9 @@ def jump_terms(
 
 def reach_for(deviation: float) -> float:
     """Choose the power of two that meshes for deviations up to this one reach."""
+    if deviation > 1e12:
+        raise ValueError(
+            f"q11, q22: expected deviations of at most 1e12 for quadrature, got {deviation:.1e}; "
+            "scale the inputs or the weights"
+        )
     return 2.0 ** max(4, math.ceil(math.log2(max(16 * deviation, 1.0))))
