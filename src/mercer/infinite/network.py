@@ -37,7 +37,27 @@ class Network:
     plan: Plan = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Plan the layouts at once: compilers do not follow what is done on first use."""
+        """Plan the layouts at once: compilers do not follow what is done on first use.
+
+        Raises
+        ------
+        ValueError
+            If an operation takes what comes after it, or a layer that there is not.
+        """
+        for i, operation in enumerate(self.operations):
+            layers = getattr(operation, "layers", ())
+            if hasattr(operation, "layer"):
+                layers = (operation.layer,)  # pyright: ignore[reportAttributeAccessIssue]
+            if any(not 0 <= n < i for n in operation.inputs):
+                raise ValueError(
+                    f"operations: number {i} takes {operation.inputs}, expected lower ones"
+                )
+            if any(not 0 <= n < len(self.layers) for n in layers):
+                raise ValueError(
+                    f"operations: number {i} has layer {layers}, of {len(self.layers)} in layers"
+                )
+        if not self.operations:
+            raise ValueError("operations: expected at least one, got none")
         object.__setattr__(self, "plan", Plan(self.operations))
 
     @cached_property
@@ -74,12 +94,20 @@ class Network:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Build what `to_config` described."""
-        return cls(
-            tuple(_decode(op) for op in config["network"]),
-            tuple(config["layers"]),
-            tuple(config["event_shape"]),
-        )
+        """Build what `to_config` described.
+
+        Raises
+        ------
+        ValueError
+            If the config is not one of a network.
+        """
+        try:
+            operations = tuple(_decode(op) for op in config["network"])
+            return cls(operations, tuple(config["layers"]), tuple(config["event_shape"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"config: not a network that this version of Mercer reads ({error!r})"
+            ) from error
 
 
 _KINDS = {
