@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from mercer._core.activation import _BY_NAME, Activation, resolve_activation
+from mercer._core.activation import BY_NAME, Activation, resolve_activation
 
 Z = torch.linspace(-4, 4, 41, dtype=torch.float64)
 EXTRA = {"Softmax": {"dim": -1}, "LogSoftmax": {"dim": -1}, "Softmin": {"dim": -1}}
@@ -77,7 +77,7 @@ def test_random_module_is_deterministic_and_the_original_keeps_its_mode():
     assert torch.equal(found(Z), F.rrelu(Z, training=False))
 
 
-@pytest.mark.parametrize("name", sorted(_BY_NAME))
+@pytest.mark.parametrize("name", sorted(BY_NAME))
 def test_names(name):
     found = resolve_activation(name)
     assert found.to_spec() == repr(found) == name
@@ -204,7 +204,7 @@ def test_activation_is_frozen():
         Activation("relu", F.relu).spec = "gelu"
 
 
-@pytest.mark.parametrize("name", sorted(_BY_NAME))
+@pytest.mark.parametrize("name", sorted(BY_NAME))
 def test_named_activations_pickle(name):
     again = pickle.loads(pickle.dumps(resolve_activation(name)))
     z = torch.linspace(-2, 2, 9)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from mercer._core.activation import _BY_NAME, resolve_activation
+from mercer._core.activation import BY_NAME, resolve_activation
 from mercer.kernels.activations import (
     ErfActivation,
     ExponentialActivation,
@@ -391,7 +391,7 @@ def test_bad_input():
             make()
 
 
-@pytest.mark.parametrize("name", sorted(_BY_NAME))
+@pytest.mark.parametrize("name", sorted(BY_NAME))
 def test_every_name_has_a_dual(name):
     value, slope = dual(name)(*tensors(*PAIRS[0]))
     assert bool(value.isfinite()) and bool(slope.isfinite())

@@ -31,7 +31,7 @@ def _step(z: Tensor) -> Tensor:
     return (z > 0).to(z.dtype)
 
 
-_BY_NAME: dict[str, Callable[[Tensor], Tensor]] = {
+BY_NAME: dict[str, Callable[[Tensor], Tensor]] = {
     "celu": F.celu,
     "elu": F.elu,
     "gelu": F.gelu,
@@ -113,7 +113,7 @@ class Activation:
         if self.spec is None:
             raise ValueError(
                 f"activation: the callable {self!r} has no name and cannot be saved; "
-                f"use one of {sorted(_BY_NAME)} or a module of torch.nn"
+                f"use one of {sorted(BY_NAME)} or a module of torch.nn"
             )
         return self.spec
 
@@ -169,12 +169,12 @@ def resolve_activation(activation: "str | nn.Module | Callable[[Tensor], Tensor]
     if isinstance(activation, Activation):
         return activation
     if isinstance(activation, str):
-        if activation in _BY_NAME:
-            return Activation(activation, _BY_NAME[activation])
+        if activation in BY_NAME:
+            return Activation(activation, BY_NAME[activation])
         module = from_module_text(activation)
         if module is None:
             raise ValueError(
-                f"activation: unknown {activation!r}; expected one of {sorted(_BY_NAME)}, "
+                f"activation: unknown {activation!r}; expected one of {sorted(BY_NAME)}, "
                 "a module of torch.nn, or an elementwise callable"
             )
         activation = module
@@ -183,7 +183,7 @@ def resolve_activation(activation: "str | nn.Module | Callable[[Tensor], Tensor]
             "activation: expected a name, a module of torch.nn or an elementwise callable, "
             f"got {type(activation).__name__}"
         )
-    for name, function in _BY_NAME.items():
+    for name, function in BY_NAME.items():
         same = (function, getattr(torch, name, None), getattr(F, name, None))
         if any(activation is other for other in same):
             return Activation(name, function)

@@ -9,19 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._core.activation import Activation, resolve_activation
+from .._core.activation import BY_NAME, Activation, resolve_activation
 
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
-    "abs": torch.abs,
+    # Activations that torch has by these names, and then arithmetic.
+    **{
+        name: function
+        for name, function in BY_NAME.items()
+        if function in (getattr(torch, name, None), getattr(F, name, None))
+    },
     "add": torch.add,
     "asinh": torch.asinh,
     "atan": torch.atan,
     "clamp": torch.clamp,
-    "cos": torch.cos,
     "cosh": torch.cosh,
     "div": torch.div,
-    "erf": torch.erf,
-    "exp": torch.exp,
     "expm1": torch.expm1,
     "log1p": torch.log1p,
     "maximum": torch.maximum,
@@ -31,33 +33,10 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "pow": torch.pow,
     "reciprocal": torch.reciprocal,
     "rsqrt": torch.rsqrt,
-    "sigmoid": torch.sigmoid,
-    "sign": torch.sign,
-    "sin": torch.sin,
     "sinc": torch.sinc,
     "sinh": torch.sinh,
     "sqrt": torch.sqrt,
-    "square": torch.square,
     "sub": torch.sub,
-    "tanh": torch.tanh,
-    "celu": F.celu,
-    "elu": F.elu,
-    "gelu": F.gelu,
-    "hardshrink": F.hardshrink,
-    "hardsigmoid": F.hardsigmoid,
-    "hardswish": F.hardswish,
-    "hardtanh": F.hardtanh,
-    "leaky_relu": F.leaky_relu,
-    "logsigmoid": F.logsigmoid,
-    "mish": F.mish,
-    "relu": F.relu,
-    "relu6": F.relu6,
-    "selu": F.selu,
-    "silu": F.silu,
-    "softplus": F.softplus,
-    "softshrink": F.softshrink,
-    "softsign": F.softsign,
-    "tanhshrink": F.tanhshrink,
 }
 
 
