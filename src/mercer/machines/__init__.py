@@ -15,5 +15,6 @@ They take NumPy arrays and torch tensors and return the caller's kind, pass scik
 of estimators, and never change the kernel that they are given.
 """
 
+from .base import Machine as Machine
 from .deep_limit_classifier import DeepLimitClassifier as DeepLimitClassifier
 from .feature_transformer import FeatureTransformer as FeatureTransformer

@@ -5,10 +5,17 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
 from torch import Tensor
 
 from .._core.checks import check_finite
+
+_WIDE: Any = np.float64  # scikit-learn's annotation knows texts only
 
 
 def check_rows(
@@ -76,3 +83,89 @@ def as_tensor(rows: np.ndarray | Tensor) -> Tensor:
     # torch refuses negative strides, and warns of arrays that cannot be written to.
     plain = rows.flags.writeable and all(stride >= 0 for stride in rows.strides)
     return torch.from_numpy(rows if plain else np.array(rows))
+
+
+def in_kind(values: Tensor, rows: np.ndarray | Tensor) -> Any:
+    """Return values as the caller's kind: a tensor where the rows are, else an array."""
+    values = values.detach()
+    return values.to(rows.device) if isinstance(rows, Tensor) else values.cpu().numpy()
+
+
+def check_targets(y: Any, rows: np.ndarray | Tensor, *, multi_output: bool = True) -> Tensor:
+    """Return targets of rows, in their dtype and on their device.
+
+    Parameters
+    ----------
+    y : array-like or Tensor of shape (n,) or (n, q)
+        The targets.
+    rows : ndarray or Tensor of shape (n, d)
+        The rows that they belong to.
+    multi_output : bool, default True
+        Whether there may be several; if not, a column is taken as a vector, with scikit-learn's
+        warning.
+
+    Returns
+    -------
+    Tensor of shape (n,) or (n, q)
+        The targets.
+
+    Raises
+    ------
+    ValueError
+        If they are missing, of another length or shape, complex or not finite.
+    """
+    if y is None:
+        raise ValueError("y: the estimator requires y to be passed, but the target y is None")
+    if isinstance(y, Tensor):
+        y = y.detach().cpu().numpy()
+    found: Any = check_array(y, ensure_2d=False, dtype=_WIDE, input_name="y")
+    check_consistent_length(rows, found)
+    if found.ndim > 2 or (found.ndim == 2 and found.shape[1] == 0):
+        raise ValueError(f"y: expected shape (n,) or (n, q), got {found.shape}")
+    if found.ndim == 2 and not multi_output:
+        found = column_or_1d(found, warn=True)
+    like = as_tensor(rows[:0])
+    return as_tensor(found).to(like.device, like.dtype)
+
+
+def check_weights(sample_weight: Any, rows: np.ndarray | Tensor) -> Tensor | None:
+    """Return the weights of rows in float64 and on their device, or None for none.
+
+    Parameters
+    ----------
+    sample_weight : array-like or Tensor of shape (n,), float or None
+        The weights; a number is that of each row.
+    rows : ndarray or Tensor of shape (n, d)
+        The rows that they belong to.
+
+    Returns
+    -------
+    Tensor of shape (n,) or None
+        The weights.
+
+    Raises
+    ------
+    ValueError
+        If they are of another shape, not finite, below zero, or all zero.
+    """
+    if sample_weight is None:
+        return None
+    if isinstance(sample_weight, Tensor):
+        sample_weight = sample_weight.detach().cpu().numpy()
+    if np.ndim(sample_weight) == 0:
+        sample_weight = np.full(len(rows), sample_weight)
+    found: Any = check_array(
+        sample_weight, ensure_2d=False, dtype=_WIDE, input_name="sample_weight"
+    )
+    if found.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, got shape {found.shape}")
+    if len(found) != len(rows):
+        raise ValueError(
+            f"sample_weight.shape == {found.shape}, expected {(len(rows),)}, one of each row"
+        )
+    if found.min() < 0 or found.max() <= 0:
+        raise ValueError(
+            "sample_weight: expected numbers of at least 0, not all zero, "
+            f"got {found.min():.3g} to {found.max():.3g}"
+        )
+    return as_tensor(found).to(as_tensor(rows[:0]).device)
