@@ -12,12 +12,16 @@ use                           for
 `conjugate_gradient`          A x = b for a matrix that is only multiplied with, many b at once
 `LowRankPreconditioner`       to cut its steps, from a `pivoted_cholesky`
 `solve_psd`                   the same for a dense matrix that fits into memory
+`IncrementalCholesky`         a factor that rows join and leave
+`ResidualKernel`              what weighted points leave of a kernel, as they join and leave
 `ridge_leverage_scores`       how much each point, or neuron, matters to such a fit
 `approximate_leverage_scores` the same for a matrix that is never built
 `pivoted_cholesky`            the k points that leave the least variance, greedily, from a few
                               columns of a matrix that is never built
 `sample_kdpp`                 k points at random that do not repeat each other
 `projection_dpp`              the same from an orthonormal basis that you have
+`smooth`                      weighted means where weights are given by their logarithms, and how
+                              many points each rests on: densities, smoothing, attention
 ============================= ====================================================================
 
 Choosing k of n points (landmarks, neurons): `pivoted_cholesky` is deterministic, costs O(n k^2)
@@ -33,6 +37,7 @@ from .conjugate_gradient import conjugate_gradient as conjugate_gradient
 from .dpp import projection_dpp as projection_dpp
 from .dpp import sample_kdpp as sample_kdpp
 from .gcv import GCVCurve as GCVCurve
+from .incremental_cholesky import IncrementalCholesky as IncrementalCholesky
 from .leverage import ridge_leverage_scores as ridge_leverage_scores
 from .linear_solution import LinearSolution as LinearSolution
 from .normal_equations import NormalSolution as NormalSolution
@@ -40,6 +45,9 @@ from .normal_equations import solve_normal_equations as solve_normal_equations
 from .pivoted_cholesky import PivotedCholesky as PivotedCholesky
 from .pivoted_cholesky import pivoted_cholesky as pivoted_cholesky
 from .preconditioner import LowRankPreconditioner as LowRankPreconditioner
+from .residual_kernel import ResidualKernel as ResidualKernel
+from .smoother import Smoothing as Smoothing
+from .smoother import smooth as smooth
 from .solve_psd import solve_psd as solve_psd
 from .streaming_moments import StreamingMoments as StreamingMoments
 from .streaming_ridge import RidgeSolution as RidgeSolution
