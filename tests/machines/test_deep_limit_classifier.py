@@ -7,25 +7,28 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mercer.infinite import deep_limit, optimal_activation
 from mercer.kernels import HermiteActivation
 from mercer.machines import DeepLimitClassifier
+from tests.contracts.machine import MachineContract
 
 SHEET = "infinite-wide-deep-classification"
 
 
-@parametrize_with_checks(
-    [
-        DeepLimitClassifier(),
-        DeepLimitClassifier("hilbert"),
-        DeepLimitClassifier("tanh", 20, limit=False, sphere="stereographic"),
-        DeepLimitClassifier(HermiteActivation(2)),
-    ]
-)
-def test_scikit_learns_checks(estimator, check):
-    check(estimator)
+class TestContract(MachineContract):
+    saves = False
+
+    def make(self, **params):
+        return DeepLimitClassifier(**params)
+
+    def estimators(self):
+        return [
+            self.make(),
+            self.make(activation="hilbert"),
+            self.make(activation="tanh", depth=20, limit=False, sphere="stereographic"),
+            self.make(activation=HermiteActivation(2)),
+        ]
 
 
 def dirichlet(n, seed):

@@ -16,23 +16,33 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import mercer
 from mercer.features import MonomialFeatures, Nystroem, RandomFourier
 from mercer.kernels import RBF, Linear, Matern, Polynomial
 from mercer.machines import FeatureTransformer
+from tests.contracts.machine import MachineContract
 
 
-@parametrize_with_checks(
-    [
-        FeatureTransformer(),
-        FeatureTransformer("matern", 20, method="nystroem", random_state=0),
-        FeatureTransformer("linear", 30, options={}),
-    ]
-)
-def test_scikit_learns_checks(estimator, check):
-    check(estimator)
+class TestWaves(MachineContract):
+    saves = False
+
+    def make(self, **params):
+        return FeatureTransformer(**{"num_features": 32, "random_state": 0, **params})
+
+    def estimators(self):
+        return [FeatureTransformer(), FeatureTransformer("linear", 30, options={})]
+
+
+class TestLandmarks(MachineContract):
+    saves = False
+
+    def make(self, **params):
+        given = {"num_features": 20, "method": "nystroem", "random_state": 0}
+        return FeatureTransformer(**{**given, **params})
+
+    def estimators(self):
+        return [self.make(kernel="matern")]
 
 
 def _data(n=300, d=5, seed=0):
@@ -204,6 +214,7 @@ _RESIDENT = """
 import sys
 import numpy as np, torch, mercer
 from mercer.machines import FeatureTransformer
+from tests.contracts.machine import MachineContract
 from mercer._core.config import resident_memory
 torch.set_num_threads(1)
 n, m, method, spare = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
