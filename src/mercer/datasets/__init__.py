@@ -5,6 +5,9 @@ Which one should I use?
 ============================== ==================================================================
 `digits`                       1,797 small images of digits; nothing to download
 `read_texts`                   your own texts, with or without labels: text, TSV, CSV or Parquet
+`read_table`                   a table of yours, CSV or Parquet, as a `DataTable`
+`TableFile`                    the same some rows at a time, for tables of any length
+`TableEncoder`                 numbers of it: dates, categories, missing cells, on one scale
 `sst2`                         movie-review sentences, two classes, from the folder ``MERCER_DATA``
 `find`                         the local folder of a named data set
 ============================== ==================================================================
@@ -12,10 +15,15 @@ Which one should I use?
 Nothing here opens a network connection, and importing the room imports torch only.
 """
 
+from .column_encoding import ColumnEncoding as ColumnEncoding
+from .data_table import DataTable as DataTable
 from .digits import digits as digits
 from .find import find as find
+from .read_table import read_table as read_table
 from .read_texts import Texts as Texts
 from .read_texts import read_texts as read_texts
 from .split import Rows as Rows
 from .split import Split as Split
 from .sst2 import sst2 as sst2
+from .table_encoder import TableEncoder as TableEncoder
+from .table_file import TableFile as TableFile
