@@ -239,3 +239,29 @@ def test_memory_budget():
         pytest.raises(MemoryError, match="solve fewer at once"),
     ):
         conjugate_gradient(torch.clone, torch.ones(1000, 50))
+
+
+def test_resuming_from_any_step_gives_the_same_bits():
+    a, b = _psd(40, floor=1e-3), _rhs(40)
+    b[:, 1] *= 1e-3
+    saved = []
+
+    def keep(state):
+        saved.append({name: tensor.clone() for name, tensor in state.items()})
+
+    whole = conjugate_gradient(lambda v: a @ v, b, tolerance=1e-13, checkpoint=keep)
+    assert len(saved) > 20
+    for state in saved[::7]:
+        again = conjugate_gradient(lambda v: a @ v, b, tolerance=1e-13, resume=state)
+        assert torch.equal(again.solution, whole.solution)
+        assert again.iterations == whole.iterations
+
+
+def test_a_state_of_another_system_is_refused():
+    a, b = _psd(10), torch.ones(10).double()
+    saved = []
+    conjugate_gradient(lambda v: a @ v, b, checkpoint=saved.append)
+    with pytest.raises(ValueError, match="resume: expected a state of right-hand sides"):
+        conjugate_gradient(lambda v: v, torch.ones(9).double(), resume=saved[0])
+    with pytest.raises(ValueError, match="resume: .*missing"):
+        conjugate_gradient(lambda v: a @ v, b, resume={})

@@ -1,6 +1,7 @@
 """Conjugate gradients for blocks of right-hand sides, with the residual that is really left."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ def conjugate_gradient(
     tolerance: float | None = None,
     max_iterations: int | None = None,
     start: Tensor | None = None,
+    checkpoint: Callable[[dict[str, Tensor]], None] | None = None,
+    resume: dict[str, Tensor] | None = None,
     show_progress: bool = False,
 ) -> LinearSolution:
     r"""Solve A x = b for a positive semi-definite A that is only ever multiplied with.
@@ -53,6 +56,12 @@ def conjugate_gradient(
         At most so many steps; by default 10 n, and never more than 10,000.
     start : Tensor of the shape of rhs, optional
         Where to start, such as the solution of a call that was cut short; by default zero.
+    checkpoint : callable, optional
+        Is given the whole state of the iteration, named tensors, after each step; it copies or
+        writes what it keeps before it returns.
+    resume : dict of str to Tensor, optional
+        A state that ``checkpoint`` was given in a call with the same arguments; the iteration
+        goes on from there to the same bits. ``start`` is then not looked at.
     show_progress : bool, default False
         Whether to show a progress bar on standard error.
 
@@ -115,26 +124,37 @@ def conjugate_gradient(
 
     norms = b.norm(dim=0)  # (r,)
     best[:, norms == 0] = 0.0
-    residuals = torch.full_like(norms, torch.inf).masked_fill_(norms == 0, 0.0)  # of the best
     active = (norms > 0).nonzero().squeeze(-1)  # (c,)
-    x = best[:, active]  # (n, c)
-    steps = progress(range(most), "conjugate gradients", show=show_progress)
-    taken = 0
-    while active.numel():
-        left = b[:, active] - times(x)  # (n, c)
-        found, before = relative_norms(left, norms[active]), residuals[active]  # (c,)
-        better = found < before
-        best[:, active[better]] = x[:, better]
-        residuals[active] = torch.minimum(found, before)
-        again = (found > tolerance) & (found <= 0.5 * before)
-        active, x, left = active[again], x[:, again], left[:, again]
-        if taken == most or not active.numel():
-            break
+    state = _State(
+        best=best,
+        residuals=torch.full_like(norms, torch.inf).masked_fill_(norms == 0, 0.0),  # of the best
+        active=active,
+        x=best[:, active],  # (n, c)
+        taken=torch.tensor(0),
+    )
+    if resume is not None:
+        state = _resumed(state, resume)
+    ahead = range(min(int(state.taken), most), most)
+    steps = progress(ahead, "conjugate gradients", show=show_progress)
+    while state.active.numel():
+        if state.inner is None:
+            left = b[:, state.active] - times(state.x)  # (n, c)
+            found = relative_norms(left, norms[state.active])  # (c,)
+            before = state.residuals[state.active]
+            better = found < before
+            state.best[:, state.active[better]] = state.x[:, better]
+            state.residuals[state.active] = torch.minimum(found, before)
+            again = (found > tolerance) & (found <= 0.5 * before)
+            state.active, state.x, left = state.active[again], state.x[:, again], left[:, again]
+            if int(state.taken) >= most or not state.active.numel():
+                break
+            state.inner = _begin(precondition, left)
         # Somewhat below the tolerance, so that rounding alone seldom asks for a second round.
-        limits = 0.8 * tolerance * norms[active]
-        change, more = _run(times, precondition, left, limits, steps, dtype)
-        x = (x + change).to(dtype).double()
-        taken += more
+        limits = 0.8 * tolerance * norms[state.active]
+        _run(times, precondition, state, limits, steps, dtype, checkpoint)
+        state.x = (state.x + state.inner.answer).to(dtype).double()
+        state.inner = None
+    best, residuals, taken = state.best, state.residuals, int(state.taken)
     return LinearSolution(
         solution=best.to(dtype).reshape(rhs.shape),
         residual=residuals.reshape(rhs.shape[1:]),
@@ -161,58 +181,120 @@ def _checked(name: str, apply: Operator, dtype: torch.dtype) -> Operator:
     return run
 
 
+@dataclass(eq=False)
+class _Inner:
+    """A d = residual, on its way: all of the columns, of which some move still."""
+
+    answer: Tensor  # (n, c)
+    moving: Tensor  # (k,), columns of the answer
+    x: Tensor  # (n, k), as are the next two
+    residual: Tensor
+    direction: Tensor
+    mass: Tensor  # (k,)
+    largest: Tensor  # a lower bound of the norm of A
+
+
+@dataclass(eq=False)
+class _State:
+    """The whole iteration between two steps."""
+
+    best: Tensor  # (n, r)
+    residuals: Tensor  # (r,)
+    active: Tensor  # (c,), columns that are not done
+    x: Tensor  # (n, c)
+    taken: Tensor
+    inner: _Inner | None = None
+
+
+def _tensors(state: _State) -> dict[str, Tensor]:
+    """Return a state as named tensors."""
+    found = {k: v for k, v in vars(state).items() if k != "inner"}
+    assert state.inner is not None
+    return found | {f"inner.{k}": v for k, v in vars(state.inner).items()}
+
+
+def _resumed(fresh: _State, tensors: dict[str, Tensor]) -> _State:
+    """Read what `_tensors` wrote, for the system that a fresh state belongs to."""
+    names = [*(f.name for f in fields(_State) if f.name != "inner")]
+    inner = [f.name for f in fields(_Inner)]
+    missing = {*names, *(f"inner.{name}" for name in inner)} - set(tensors)
+    if missing:
+        raise ValueError(f"resume: expected what checkpoint was given, {sorted(missing)} missing")
+    if tensors["best"].shape != fresh.best.shape:
+        raise ValueError(
+            f"resume: expected a state of right-hand sides {tuple(fresh.best.shape)}, "
+            f"got {tuple(tensors['best'].shape)}"
+        )
+    device = fresh.best.device
+    own = {name: tensors[name].detach().to(device, copy=True) for name in tensors}
+    return _State(
+        **{name: own[name] for name in names},
+        inner=_Inner(**{name: own[f"inner.{name}"] for name in inner}),
+    )
+
+
+def _begin(precondition: Operator | None, residual: Tensor) -> _Inner:
+    """Start on A d = residual."""
+    z = _apply(precondition, residual)
+    return _Inner(
+        answer=torch.zeros_like(residual),
+        moving=torch.arange(residual.shape[1], device=residual.device),
+        x=torch.zeros_like(residual),
+        residual=residual,
+        direction=z,
+        mass=(residual * z).sum(0),
+        largest=residual.new_zeros(()),
+    )
+
+
 def _run(
     times: Operator,
     precondition: Operator | None,
-    residual: Tensor,
+    state: _State,
     limits: Tensor,
     steps: Iterator[int],
     dtype: torch.dtype,
-) -> tuple[Tensor, int]:
-    """Iterate on A d = residual until all columns are within their limits, or the steps end.
-
-    Returns d (n, c) and the number of steps taken.
-    """
-    noise = min(len(residual) * torch.finfo(dtype).eps, torch.finfo(dtype).eps ** 0.5)
-    answer = torch.zeros_like(residual)
-    moving = torch.arange(residual.shape[1], device=residual.device)  # columns of the answer
-    x = torch.zeros_like(residual)  # (n, c), as are the next ones
-    z = _apply(precondition, residual)
-    mass = (residual * z).sum(0)  # (c,)
-    direction, largest, taken = z, 0.0, 0
-    while moving.numel() and next(steps, None) is not None:
-        taken += 1
+    checkpoint: Callable[[dict[str, Tensor]], None] | None,
+) -> None:
+    """Iterate on A d = residual until all columns are within their limits, or the steps end."""
+    it = state.inner
+    assert it is not None
+    noise = min(len(it.residual) * torch.finfo(dtype).eps, torch.finfo(dtype).eps ** 0.5)
+    while it.moving.numel() and next(steps, None) is not None:
+        state.taken = state.taken + 1
         # As the product will see it, so that x and the residual stay in step.
-        direction = direction.to(dtype).double()
+        direction = it.direction.to(dtype).double()
         product = times(direction)
         curvature = (direction * product).sum(0)
         squares = direction.square().sum(0)
         growth = (product.square().sum(0) / squares).sqrt().max()
-        largest = max(largest, float(growth))  # a lower bound of the norm of A
+        it.largest = torch.maximum(it.largest, growth)
         lowest = float((curvature / squares).min())
-        if lowest < -noise * largest:
+        if lowest < -noise * float(it.largest):
             raise ValueError(
                 "matvec: expected a positive semi-definite operator, got p^T A p / p^T p = "
-                f"{lowest:.3g} for a direction p, where the norm of A is at least {largest:.3g}"
+                f"{lowest:.3g} for a direction p, where the norm of A is at least "
+                f"{float(it.largest):.3g}"
             )
         # No step along a direction that A does not see: the right-hand side left its range.
         flat = curvature <= 0
-        step = torch.where(flat, 0.0, mass / torch.where(flat, 1.0, curvature))  # (c,)
-        x = x + step * direction
-        residual = residual - step * product
-        stops = flat | (residual.norm(dim=0) <= limits[moving])
+        step = torch.where(flat, 0.0, it.mass / torch.where(flat, 1.0, curvature))  # (k,)
+        it.x = it.x + step * direction
+        it.residual = it.residual - step * product
+        stops = flat | (it.residual.norm(dim=0) <= limits[it.moving])
         if bool(stops.any()):
-            answer[:, moving[stops]] = x[:, stops]
+            it.answer[:, it.moving[stops]] = it.x[:, stops]
             goes = ~stops
-            moving, mass, x = moving[goes], mass[goes], x[:, goes]
-            residual, direction = residual[:, goes], direction[:, goes]
-            if not moving.numel():
+            it.moving, it.mass, it.x = it.moving[goes], it.mass[goes], it.x[:, goes]
+            it.residual, direction = it.residual[:, goes], direction[:, goes]
+            if not it.moving.numel():
                 break
-        z = _apply(precondition, residual)
-        mass, before = (residual * z).sum(0), mass
-        direction = z + mass / before * direction
-    answer[:, moving] = x
-    return answer, taken
+        z = _apply(precondition, it.residual)
+        it.mass, before = (it.residual * z).sum(0), it.mass
+        it.direction = z + it.mass / before * direction
+        if checkpoint is not None:
+            checkpoint(_tensors(state))
+    it.answer[:, it.moving] = it.x
 
 
 def _apply(precondition: Operator | None, residual: Tensor) -> Tensor:
