@@ -46,7 +46,7 @@ def test_leave_one_out_equals_refits(intercept, weighted, evidence):
     evidence(required="<= 1e-12", measured=error, what=f"intercept {intercept}, {weighted=}")
     assert error <= 1e-12
     score = (w.unsqueeze(-1) * torch.stack(refits).square()).sum() / w.sum()
-    assert path.scores(torch.tensor([0.3]).double(), "loo").item() == pytest.approx(
+    assert path.scores(torch.tensor([0.3], dtype=torch.float64), "loo").item() == pytest.approx(
         float(score), rel=1e-11
     )
 
@@ -84,7 +84,7 @@ def test_gcv_is_its_definition_and_the_choice_is_a_minimum():
         hat = k @ columns[0] + columns[1]
         residual = y - k @ a - b
         expected = 60 * residual.square().sum() / (60 - hat.diag().sum()) ** 2
-        found = path.scores(torch.tensor([0.3]).double(), "gcv").item()
+        found = path.scores(torch.tensor([0.3], dtype=torch.float64), "gcv").item()
         assert found == pytest.approx(float(expected), rel=1e-10)
         assert path.effective_dimension(0.3) == pytest.approx(float(hat.diag().sum()))
         for criterion in ("loo", "gcv"):

@@ -281,7 +281,9 @@ class RidgePath:
         if 0 < best < len(grid) - 1:
 
             def at(exponent: float) -> float:
-                return float(self.scores(torch.tensor([10.0**exponent]).double(), criterion))
+                return float(
+                    self.scores(torch.tensor([10.0**exponent], dtype=torch.float64), criterion)
+                )
 
             low, high = float(grid[best - 1].log10()), float(grid[best + 1].log10())
             refined: Any = minimize_scalar(
