@@ -9,6 +9,8 @@ use                           for
                               batches, also on subsets of the features; its ridge by `GCVCurve`
 `StreamingMoments`            means and second moments alone, for that or for selection
 `solve_normal_equations`      the same map from moments that you have
+`RidgePath`                   kernel ridge regression for every ridge: leave-one-out and GCV
+`RidgeChoice`                 the ridge that it chose, with the curve
 `conjugate_gradient`          A x = b for a matrix that is only multiplied with, many b at once
 `LowRankPreconditioner`       to cut its steps, from a `pivoted_cholesky`
 `solve_psd`                   the same for a dense matrix that fits into memory
@@ -18,6 +20,7 @@ use                           for
 `approximate_leverage_scores` the same for a matrix that is never built
 `pivoted_cholesky`            the k points that leave the least variance, greedily, from a few
                               columns of a matrix that is never built
+`top_eigenpairs`              the largest eigenvalues of such a matrix, with their vectors
 `sample_kdpp`                 k points at random that do not repeat each other
 `projection_dpp`              the same from an orthonormal basis that you have
 `smooth`                      weighted means where weights are given by their logarithms, and how
@@ -46,9 +49,13 @@ from .pivoted_cholesky import PivotedCholesky as PivotedCholesky
 from .pivoted_cholesky import pivoted_cholesky as pivoted_cholesky
 from .preconditioner import LowRankPreconditioner as LowRankPreconditioner
 from .residual_kernel import ResidualKernel as ResidualKernel
+from .ridge_path import RidgeChoice as RidgeChoice
+from .ridge_path import RidgePath as RidgePath
 from .smoother import Smoothing as Smoothing
 from .smoother import smooth as smooth
 from .solve_psd import solve_psd as solve_psd
 from .streaming_moments import StreamingMoments as StreamingMoments
 from .streaming_ridge import RidgeSolution as RidgeSolution
 from .streaming_ridge import StreamingRidge as StreamingRidge
+from .top_eigenpairs import TopEigenpairs as TopEigenpairs
+from .top_eigenpairs import top_eigenpairs as top_eigenpairs
