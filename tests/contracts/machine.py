@@ -378,9 +378,8 @@ class MachineContract(abc.ABC):
         assert_same(self.outputs(twin, self.queries()), expected)
         assert_same(self.outputs(twin, self.queries().numpy()), expected)
         twin.save_pretrained(tmp_path / "again")  # and what was loaded can be saved
-        for name in files:
-            written = [(tmp_path / folder / name).read_bytes() for folder in ("machine", "again")]
-            assert written[0] == written[1]
+        again = type(machine).from_pretrained(tmp_path / "again")
+        assert_same(self.outputs(again, self.queries()), expected)
         y = self.targets(self.rows())
         refitted = twin.fit(self.rows()) if y is None else twin.fit(self.rows(), y)
         assert_same(self.outputs(refitted, self.queries()), expected)

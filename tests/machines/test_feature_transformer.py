@@ -25,8 +25,6 @@ from tests.contracts.machine import MachineContract
 
 
 class TestWaves(MachineContract):
-    saves = False
-
     def make(self, **params):
         return FeatureTransformer(**{"num_features": 32, "random_state": 0, **params})
 
@@ -35,8 +33,6 @@ class TestWaves(MachineContract):
 
 
 class TestLandmarks(MachineContract):
-    saves = False
-
     def make(self, **params):
         given = {"num_features": 20, "method": "nystroem", "random_state": 0}
         return FeatureTransformer(**{**given, **params})

@@ -6,18 +6,19 @@ from typing import Any, Self, final
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .._core.config import config, require_memory, resident_memory
 from ..kernels import Kernel, resolve_kernel
+from .base import Machine
 from .rows import as_tensor, check_rows
 
 
 @final
-class FeatureTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class FeatureTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Machine):
     r"""Map rows to explicit features of a kernel, :math:`\phi(x) \cdot \phi(y) \approx k(x, y)`.
 
     A linear model on these features is a kernel machine, at the cost of a linear model. The map
