@@ -120,9 +120,10 @@ class RidgePath:
     >>> import torch
     >>> x = torch.linspace(0, 1, 50).double()
     >>> k = torch.exp(-20 * (x[:, None] - x).square())
-    >>> path = RidgePath(k, torch.sin(6 * x) + 0.1 * torch.cos(300 * x))
+    >>> noise = 0.1 * torch.randn(50, generator=torch.Generator().manual_seed(0))
+    >>> path = RidgePath(k, torch.sin(6 * x) + noise)
     >>> choice = path.minimise("loo")
-    >>> 1e-3 < choice.ridge < 1, choice.score < 0.02
+    >>> 1e-4 < choice.ridge < 1, choice.score < 0.02
     (True, True)
     """
 
