@@ -9,6 +9,8 @@ a linear model to be `FeatureTransformer` before it, in a pipeline: explicit fea
 a kernel machine     kernel, for as many rows as you like
 to interpolate       `DeepLimitClassifier`: the infinitely deep wide network, a smoother without
 labels               parameters
+to compare samples   `mmd`, and `mmd_test` whether they come from one distribution
+to find dependence   `hsic`, and `hsic_test` whether two variables are independent
 ==================== ============================================================================
 
 They take NumPy arrays and torch tensors and return the caller's kind, pass scikit-learn's checks
@@ -18,3 +20,9 @@ of estimators, and never change the kernel that they are given.
 from .base import Machine as Machine
 from .deep_limit_classifier import DeepLimitClassifier as DeepLimitClassifier
 from .feature_transformer import FeatureTransformer as FeatureTransformer
+from .gaussian_process import GaussianProcessRegressor as GaussianProcessRegressor
+from .hsic import hsic as hsic
+from .hsic import hsic_test as hsic_test
+from .mmd import mmd as mmd
+from .mmd import mmd_test as mmd_test
+from .significance import SampleTest as SampleTest
