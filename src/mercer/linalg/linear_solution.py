@@ -26,6 +26,8 @@ class LinearSolution:
     jitter : float
         What the library added to the diagonal of A so that it could be factorised; the residual
         is that of A without it.
+    method : str
+        How it was found, where a solver chooses between ways by itself; empty where it does not.
     """
 
     solution: Tensor
@@ -33,6 +35,7 @@ class LinearSolution:
     iterations: int
     converged: bool
     jitter: float = 0.0
+    method: str = ""
 
 
 def check_right_hand_sides(rhs: Tensor) -> Tensor:
