@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from mercer.linalg import projection_dpp, sample_kdpp
-from mercer.linalg.dpp import _choose_eigenvectors, _log_symmetric_polynomials, _project
+from mercer.linalg.dpp import _choose_eigenvectors, _log_symmetric_polynomials, project
 
 DRAWS = 20_000
 
@@ -41,7 +41,7 @@ def _chi_square(samples, minors):
 def _draw_many(eigenvalues, vectors, size, draws, generator):
     """The steps of sample_kdpp on a whole batch of draws."""
     chosen = _choose_eigenvectors(eigenvalues.log(), size, draws, generator)
-    return _project(vectors[:, chosen].movedim(1, 0), generator)
+    return project(vectors[:, chosen].movedim(1, 0), generator)
 
 
 def test_kdpp_frequencies_equal_determinants():

@@ -18,10 +18,14 @@ use                           for
 `ResidualKernel`              what weighted points leave of a kernel, as they join and leave
 `ridge_leverage_scores`       how much each point, or neuron, matters to such a fit
 `approximate_leverage_scores` the same for a matrix that is never built
+`SequentialLeverage`          the same in one pass over a stream, from a small weighted dictionary
+`effective_dimension`         the sum of the scores: how many directions stand out
 `pivoted_cholesky`            the k points that leave the least variance, greedily, from a few
                               columns of a matrix that is never built
 `top_eigenpairs`              the largest eigenvalues of such a matrix, with their vectors
 `sample_kdpp`                 k points at random that do not repeat each other
+`sample_dpp`                  as many of them as the matrix has room for
+`volume_sampling`             more rows than columns of a factor, for unbiased least squares
 `projection_dpp`              the same from an orthonormal basis that you have
 `smooth`                      weighted means where weights are given by their logarithms, and how
                               many points each rests on: densities, smoothing, attention
@@ -41,6 +45,7 @@ from .dpp import projection_dpp as projection_dpp
 from .dpp import sample_kdpp as sample_kdpp
 from .gcv import GCVCurve as GCVCurve
 from .incremental_cholesky import IncrementalCholesky as IncrementalCholesky
+from .leverage import effective_dimension as effective_dimension
 from .leverage import ridge_leverage_scores as ridge_leverage_scores
 from .linear_solution import LinearSolution as LinearSolution
 from .normal_equations import NormalSolution as NormalSolution
@@ -51,6 +56,8 @@ from .preconditioner import LowRankPreconditioner as LowRankPreconditioner
 from .residual_kernel import ResidualKernel as ResidualKernel
 from .ridge_path import RidgeChoice as RidgeChoice
 from .ridge_path import RidgePath as RidgePath
+from .sample_dpp import sample_dpp as sample_dpp
+from .sequential_leverage import SequentialLeverage as SequentialLeverage
 from .smoother import Smoothing as Smoothing
 from .smoother import smooth as smooth
 from .solve_psd import solve_psd as solve_psd
@@ -59,3 +66,4 @@ from .streaming_ridge import RidgeSolution as RidgeSolution
 from .streaming_ridge import StreamingRidge as StreamingRidge
 from .top_eigenpairs import TopEigenpairs as TopEigenpairs
 from .top_eigenpairs import top_eigenpairs as top_eigenpairs
+from .volume_sampling import volume_sampling as volume_sampling

@@ -81,7 +81,7 @@ def sample_kdpp(
     )
     chosen = _choose_eigenvectors(eigenvalues.log().cpu(), size, 1, source)[0]  # (k,)
     basis = vectors[:, chosen.to(vectors.device)]  # (n, k)
-    return _project(basis, source)
+    return project(basis, source)
 
 
 @torch.no_grad()
@@ -132,7 +132,7 @@ def projection_dpp(basis: Tensor, generator: RandomSource | int | None = None) -
             f"basis: expected orthonormal columns, got V^T V that differs from the identity by "
             f"{gap:.3g}, shape {tuple(basis.shape)}"
         )
-    return _project(columns, check_generator(generator))
+    return project(columns, check_generator(generator))
 
 
 def _log_symmetric_polynomials(log_values: Tensor, size: int) -> Tensor:
@@ -166,7 +166,7 @@ def _choose_eigenvectors(
     return taken.nonzero()[:, 1].view(draws, size)
 
 
-def _project(basis: Tensor, generator: RandomSource | None) -> Tensor:
+def project(basis: Tensor, generator: RandomSource | None) -> Tensor:
     """Chain rule: draw by what the rows of V keep outside the span of the rows drawn so far."""
     *batch, n, k = basis.shape
     rows = basis.reshape(-1, n, k)  # (b, n, k)
