@@ -9,6 +9,8 @@ a linear model to be `FeatureTransformer` before it, in a pipeline: explicit fea
 a kernel machine     kernel, for as many rows as you like
 to interpolate       `DeepLimitClassifier`: the infinitely deep wide network, a smoother without
 labels               parameters
+a table with holes   `TablePredictor`: an encoder with a machine, as ``mercer fit`` saves it
+and categories
 to compare samples   `mmd`, and `mmd_test` whether they come from one distribution
 to find dependence   `hsic`, and `hsic_test` whether two variables are independent
 ==================== ============================================================================
@@ -26,3 +28,4 @@ from .hsic import hsic_test as hsic_test
 from .mmd import mmd as mmd
 from .mmd import mmd_test as mmd_test
 from .significance import SampleTest as SampleTest
+from .table_predictor import TablePredictor as TablePredictor
