@@ -11,8 +11,10 @@ from .._core.version import __version__
 from .adapt import Adapt
 from .bundle import Bundle
 from .errors import UserError
+from .fit import Fit
+from .predict import Predict
 
-_COMMANDS = {"bundle": Bundle, "adapt": Adapt}
+_COMMANDS = {"bundle": Bundle, "adapt": Adapt, "fit": Fit, "predict": Predict}
 _ABOUT = "Neural network kernels in PyTorch. `mercer COMMAND --help` says more; --version too."
 
 
