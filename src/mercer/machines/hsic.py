@@ -12,6 +12,7 @@ from .._core.config import block_rows, require_memory
 from .._core.counter import RandomSource
 from .._core.random import draw_permutation, own_stream
 from ..kernels import Gram, Kernel
+from .centered_gram import CenteredGram
 from .permutation_moments import CenteredMoments, permutation_moments
 from .sample_points import (
     as_statistic,
@@ -228,13 +229,10 @@ def hsic_test(
         return _permuted(n, lambda order: (phi.mT @ psi[order]).square().sum(), count, source)
     kx, ky = sample_gram("x_kernel", a, x_kernel), sample_gram("y_kernel", b, y_kernel)
     if method == "gamma":
-        return _gamma(n, *_of_blocks(n, _Centered(kx), _Centered(ky)))
-    require_memory(
-        8 * 3 * n * n,
-        f"permutations of two kernel matrices of {n} points",
-        "give num_features=, or take method='gamma'",
-    )
-    left, right = _Centered(kx).dense(), _Centered(ky).dense()  # (n, n)
+        return _gamma(n, *_of_blocks(n, CenteredGram(kx), CenteredGram(ky)))
+    option = "give num_features=, or take method='gamma'"
+    left = CenteredGram(kx).to_dense(option)  # (n, n)
+    right = CenteredGram(ky).to_dense(option)
 
     def trace(order: Tensor) -> Tensor:
         total = left.new_zeros(())
@@ -244,25 +242,6 @@ def hsic_test(
         return total
 
     return _permuted(n, trace, count, source)
-
-
-class _Centered:
-    """Rows of the centred matrix H K H."""
-
-    def __init__(self, gram: Gram) -> None:
-        self.gram = gram
-        n = len(gram.x)
-        self.means = gram @ gram.x.new_full((n,), 1 / n)  # (n,)
-        self.mean = self.means.mean()
-
-    def rows(self, index: Tensor) -> Tensor:
-        part = self.gram.rows(index)  # (b, n)
-        return part - self.means - self.means[index].unsqueeze(-1) + self.mean
-
-    def dense(self) -> Tensor:
-        found = self.gram.to_dense()
-        found = found.clone() if self.gram.kernel.event_ndim == 0 else found
-        return found.sub_(self.means).sub_(self.means.unsqueeze(-1)).add_(self.mean)
 
 
 def _permuted(
@@ -288,7 +267,7 @@ def _of_features(phi: Tensor) -> CenteredMoments:
 
 
 def _of_blocks(
-    n: int, left: _Centered, right: _Centered
+    n: int, left: CenteredGram, right: CenteredGram
 ) -> tuple[CenteredMoments, CenteredMoments, Tensor]:
     """Take the moments of two centred matrices, and the trace of their product, in one pass."""
     sums = left.means.new_zeros(2, 3)
