@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from .._core.checks import check_generator, check_int
+from .._core.checks import check_finite, check_generator, check_int, check_tensor
 from .._core.counter import RandomSource
-from .._core.random import draw_integers, draw_uniform
-from .dpp import sample_kdpp
+from .._core.random import draw_integers, draw_permutation, draw_uniform
+from .dpp import project, sample_kdpp
 from .psd import psd_spectrum
 
 _REFRESH = 0.9  # the share of rows at which rounding is cleared away
@@ -82,6 +82,93 @@ def volume_sampling(
     if k <= rank:
         return sample_kdpp(factor=factor, size=k, generator=source)
     return _reverse(basis.cpu(), k, source).to(factor.device)
+
+
+@torch.no_grad()
+def rescaled_volume_sampling(
+    factor: Tensor,
+    *,
+    size: int,
+    proposal: Tensor | None = None,
+    generator: RandomSource | int | None = None,
+) -> Tensor:
+    r"""Draw rows with repetition, by the volume that they span once they are rescaled.
+
+    .. math::
+        P(i_1, \ldots, i_k) = \frac{(k-p)!}{k!} \,
+        \frac{\det \sum_j a_{i_j} a_{i_j}^\top / \nu_{i_j}}{\det A^\top A} \,
+        \prod_j \nu_{i_j}
+
+    Least squares on these rows with the weights :math:`1 / \nu` is unbiased for any proposal
+    :math:`\nu`, and by default it is the best one, the leverage of the rows; then each row drawn
+    has that law. It is drawn exactly: p rows by the projection DPP of A, k - p independently by
+    :math:`\nu`, shuffled.
+
+    Parameters
+    ----------
+    factor : Tensor of shape (n, p)
+        A. Where its rank is smaller than p, the rank takes its place.
+    size : int
+        Number k of draws, at least the rank.
+    proposal : Tensor of shape (n,), optional
+        The probabilities :math:`\nu`, scaled to sum to one; positive wherever a row is not zero.
+    generator : torch.Generator, CounterGenerator or int, optional
+        Where the draws come from; None is torch's default generator.
+
+    Returns
+    -------
+    LongTensor of shape (size,)
+        The rows, in the order of the draws.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not of the kind described.
+    ValueError
+        If A has no rank, a number is not finite, ``size`` is below the rank, or the proposal is
+        not as described.
+    MemoryError
+        If the decomposition does not fit the memory budget.
+
+    References
+    ----------
+    Derezinski, Warmuth, Hsu, "Leveraged volume sampling for linear regression", NeurIPS 2018,
+    arXiv 1802.06749.
+
+    Nouy, Michel, "Weighted least-squares approximation with determinantal point processes and
+    generalized volume sampling", 2023, arXiv 2312.14057.
+
+    Examples
+    --------
+    >>> import torch
+    >>> a = torch.cat([torch.eye(2), torch.zeros(3, 2)])
+    >>> rescaled_volume_sampling(a, size=6, generator=0).unique()  # both rows, some repeatedly
+    tensor([0, 1])
+    """
+    k = check_int("size", size)
+    source = check_generator(generator)
+    option = "give a factor with fewer columns, or draw from a sample of the rows"
+    _, basis = psd_spectrum(None, factor, option)  # (n, r), orthonormal
+    n, rank = basis.shape
+    if rank == 0:
+        raise ValueError(f"factor: expected a matrix with a rank, got zeros {tuple(factor.shape)}")
+    if k < rank:
+        raise ValueError(f"size: expected at least the rank {rank} of factor, got {k}")
+    leverage = basis.square().sum(1)  # (n,)
+    law = leverage
+    if proposal is not None:
+        check_finite("proposal", check_tensor("proposal", proposal, ndim=1))
+        law = proposal.detach().to(leverage)
+        if len(law) != n or bool((law < 0).any()) or bool(((law == 0) & (leverage > 1e-12)).any()):
+            raise ValueError(
+                f"proposal: expected {n} numbers >= 0, positive where rows of factor are not zero, "
+                f"got shape {tuple(proposal.shape)}"
+            )
+    ends = law.cumsum(0)
+    uniform = draw_uniform((k - rank,), source).to(ends.device)
+    free = torch.searchsorted(ends, uniform * ends[-1], right=True).clamp_max(n - 1)
+    drawn = torch.cat([project(basis, source), free])
+    return drawn[draw_permutation(k, source).to(drawn.device)]
 
 
 def _reverse(basis: Tensor, size: int, source: RandomSource | None) -> Tensor:
