@@ -30,10 +30,11 @@ class TestDense(MachineContract):
         return KernelPCA(**({"n_components": 3, "random_state": 0} | params))
 
     def estimators(self):
+        # Not with a matrix: one of the checks rounds its entries to integers, after which it has
+        # eigenvalues far below zero, which are refused.
         return [
             KernelPCA(),
             KernelPCA(2, kernel="matern", standardize=True, fit_inverse_transform=True),
-            KernelPCA(kernel="precomputed"),
         ]
 
 
