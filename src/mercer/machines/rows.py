@@ -1,5 +1,6 @@
 """The border of the room: rows of numbers as NumPy arrays or torch tensors."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,7 @@ def check_weights(sample_weight: Any, rows: np.ndarray | Tensor) -> Tensor | Non
         return None
     if isinstance(sample_weight, Tensor):
         sample_weight = sample_weight.detach().cpu().numpy()
-    if np.ndim(sample_weight) == 0:
+    if isinstance(sample_weight, Real):
         sample_weight = np.full(len(rows), sample_weight)
     found: Any = check_array(
         sample_weight, ensure_2d=False, dtype=_WIDE, input_name="sample_weight"
