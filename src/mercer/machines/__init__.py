@@ -7,6 +7,7 @@ You want             Use
 ==================== ============================================================================
 a linear model to be `FeatureTransformer` before it, in a pipeline: explicit features of any
 a kernel machine     kernel, for as many rows as you like
+the same of a stream `StreamingNystroem`: landmarks chosen in one pass over batches of rows
 probabilities of     `KernelLogisticRegression`: exact for few rows, on landmarks for many
 classes
 to interpolate       `DeepLimitClassifier`: the infinitely deep wide network, a smoother without
@@ -34,4 +35,5 @@ from .kernel_pca import KernelPCA as KernelPCA
 from .mmd import mmd as mmd
 from .mmd import mmd_test as mmd_test
 from .significance import SampleTest as SampleTest
+from .streaming_nystroem import StreamingNystroem as StreamingNystroem
 from .table_predictor import TablePredictor as TablePredictor
