@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
-_RESERVE = 0.15  # of the time, for the page and what stands between the steps
-_MOST_RESERVE = 12.0  # seconds
+# Seconds for the page and what stands between the steps: a share of the time, within bounds.
+_RESERVE, _LEAST_RESERVE, _MOST_RESERVE = 0.1, 5.0, 12.0
 _CAUTION = 1.4  # times what a fit is expected to take
 _OVERHEAD = 0.3  # seconds of any fit
 _LEAST_LANDMARKS = 200
@@ -34,7 +34,8 @@ class Budget:
     @property
     def left(self) -> float:
         """Seconds that are left for steps."""
-        return self.limit - min(_RESERVE * self.limit, _MOST_RESERVE) - self.spent
+        reserve = min(max(_RESERVE * self.limit, _LEAST_RESERVE), _MOST_RESERVE)
+        return self.limit - min(reserve, 0.4 * self.limit) - self.spent
 
     def add(self, seconds: float) -> None:
         """Count what a step took."""

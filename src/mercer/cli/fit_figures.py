@@ -152,6 +152,8 @@ def draw_calibration(ax: Any, findings: dict[str, Any]) -> None:
 
 
 def _short(name: str, most: int = 24) -> str:
+    if name.isdecimal():  # of a file without a header
+        name = f"column {name}"
     # A dollar sign would start a formula.
     shown = name if len(name) <= most else f"{name[: most - 1]}…"
     return shown.replace("$", r"\$")

@@ -272,8 +272,9 @@ def fit_page(findings: dict[str, Any]) -> Page:
     page.table(
         header,
         rows,
-        caption=f"Measured on {data['test']:,} rows held out, {shown_threads(findings)}. Saved "
-        f"less gradient boosting (scikit-learn, defaults), same rows: {_to_peer(findings)}"
+        caption=f"Measured on {data['test']:,} rows held out, {shown_threads(findings)}. "
+        f"{'Accuracy' if findings['classes'] else 'RMSE'} of the saved model less that of "
+        f"scikit-learn's gradient boosting with its defaults: {_to_peer(findings)}"
         + (" points." if findings["classes"] else "."),
     )
     if fit["rows"] < data["train"]:

@@ -137,12 +137,12 @@ class ColumnScan:
         shown = f"'{next(iter(counted))[:30]}'"
         if length > _LONG_TEXT or words > _MANY_WORDS:
             return ColumnKind(None, f"left out: free text, such as {shown}")
-        if each_once:
-            return ColumnKind(None, f"left out: a text of its own in each row, such as {shown}")
         if any(_looks_like_date(text) for text in list(counted)[:3]):
             return ColumnKind(
                 None, f"left out: dates not written as 2026-01-31 but as {shown} are not read"
             )
+        if each_once:
+            return ColumnKind(None, f"left out: a text of its own in each row, such as {shown}")
         many = f"{distinct:,}{' or more' if distinct >= _MOST_COUNTED else ''}"
         return ColumnKind(None, f"left out: {many} different texts, such as {shown}")
 

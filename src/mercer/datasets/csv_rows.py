@@ -96,7 +96,8 @@ def guess_delimiter(path: Path) -> str:
         found = (1 < usual == widths[0], usual)
         if found > rank and widths.count(usual) > 0.5 * len(widths):
             best, rank = delimiter, found
-    if not best:
+    # One column is what is left of a file that is broken by its own delimiter.
+    if not best or (rank == (False, 1) and problem is not None):
         raise problem or ValueError(f"file: {path}: its rows have no common number of columns")
     return best
 
