@@ -8,13 +8,17 @@ You want             Use
 a linear model to be `FeatureTransformer` before it, in a pipeline: explicit features of any
 a kernel machine     kernel, for as many rows as you like
 the same of a stream `StreamingNystroem`: landmarks chosen in one pass over batches of rows
+labels, fast         `KernelRidgeClassifier`: least squares on labels, its penalty chosen in
+                     closed form
 probabilities of     `KernelLogisticRegression`: exact for few rows, on landmarks for many
 classes
+features of my own   `WeightedLeastSquares`: with the best rows at which to evaluate a function
 to interpolate       `DeepLimitClassifier`: the infinitely deep wide network, a smoother without
 labels               parameters
 a table with holes   `TablePredictor`: an encoder with a machine, as ``mercer fit`` saves it
 and categories
 to reduce columns    `KernelPCA`: principal components in the feature space of any kernel
+clusters             `KernelKMeans`: means in the feature space of any kernel
 to compare samples   `mmd`, and `mmd_test` whether they come from one distribution
 to find dependence   `hsic`, and `hsic_test` whether two variables are independent
 ==================== ============================================================================
@@ -26,14 +30,17 @@ of estimators, and never change the kernel that they are given.
 from .base import Machine as Machine
 from .deep_limit_classifier import DeepLimitClassifier as DeepLimitClassifier
 from .feature_transformer import FeatureTransformer as FeatureTransformer
-from .kernel_ridge import KernelRidge as KernelRidge
 from .gaussian_process import GaussianProcessRegressor as GaussianProcessRegressor
 from .hsic import hsic as hsic
 from .hsic import hsic_test as hsic_test
+from .kernel_k_means import KernelKMeans as KernelKMeans
 from .kernel_logistic_regression import KernelLogisticRegression as KernelLogisticRegression
 from .kernel_pca import KernelPCA as KernelPCA
+from .kernel_ridge import KernelRidge as KernelRidge
+from .kernel_ridge_classifier import KernelRidgeClassifier as KernelRidgeClassifier
 from .mmd import mmd as mmd
 from .mmd import mmd_test as mmd_test
 from .significance import SampleTest as SampleTest
 from .streaming_nystroem import StreamingNystroem as StreamingNystroem
 from .table_predictor import TablePredictor as TablePredictor
+from .weighted_least_squares import WeightedLeastSquares as WeightedLeastSquares
