@@ -13,6 +13,9 @@ labels, fast         `KernelRidgeClassifier`: least squares on labels, its penal
 probabilities of     `KernelLogisticRegression`: exact for few rows, on landmarks for many
 classes
 features of my own   `WeightedLeastSquares`: with the best rows at which to evaluate a function
+error bars           `GaussianProcessRegressor`, whose kernel and noise are fitted too;
+                     `StudentTProcessRegressor` where the size of the targets is uncertain;
+                     `ScaleMixtureProcess` for any prior of it, such as `InverseGamma`
 to interpolate       `DeepLimitClassifier`: the infinitely deep wide network, a smoother without
 labels               parameters
 a table with holes   `TablePredictor`: an encoder with a machine, as ``mercer fit`` saves it
@@ -33,6 +36,7 @@ from .feature_transformer import FeatureTransformer as FeatureTransformer
 from .gaussian_process import GaussianProcessRegressor as GaussianProcessRegressor
 from .hsic import hsic as hsic
 from .hsic import hsic_test as hsic_test
+from .inverse_gamma import InverseGamma as InverseGamma
 from .kernel_k_means import KernelKMeans as KernelKMeans
 from .kernel_logistic_regression import KernelLogisticRegression as KernelLogisticRegression
 from .kernel_pca import KernelPCA as KernelPCA
@@ -40,7 +44,9 @@ from .kernel_ridge import KernelRidge as KernelRidge
 from .kernel_ridge_classifier import KernelRidgeClassifier as KernelRidgeClassifier
 from .mmd import mmd as mmd
 from .mmd import mmd_test as mmd_test
+from .scale_mixture_process import ScaleMixtureProcess as ScaleMixtureProcess
 from .significance import SampleTest as SampleTest
 from .streaming_nystroem import StreamingNystroem as StreamingNystroem
+from .student_t_process import StudentTProcessRegressor as StudentTProcessRegressor
 from .table_predictor import TablePredictor as TablePredictor
 from .weighted_least_squares import WeightedLeastSquares as WeightedLeastSquares

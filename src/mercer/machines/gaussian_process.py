@@ -24,7 +24,6 @@ from .gp_settings import (
     noise_bounds,
     normalise,
 )
-from .kernel_input import KernelInput
 from .rows import as_tensor, check_rows, check_targets, in_kind
 
 _METHODS = ("auto", "exact", "inducing", "iterative")
@@ -40,8 +39,7 @@ class GaussianProcessRegressor(MultiOutputMixin, RegressorMixin, Machine):
         f(x_*) \mid y \sim N\!\left(k_*^\top C^{-1} y,\; k_{**} - k_*^\top C^{-1} k_*\right), \quad
         C = K + \sigma^2 I
 
-    The hyperparameters maximise the log marginal likelihood
-    :math:`-\tfrac12 y^\top C^{-1} y - \tfrac12 \log |C| - \tfrac n2 \log 2 \pi`.
+    The hyperparameters maximise :math:`\log N(y; 0, C)`.
 
     Parameters
     ----------
@@ -65,10 +63,9 @@ class GaussianProcessRegressor(MultiOutputMixin, RegressorMixin, Machine):
         Hyperparameters that are not fitted, such as ``("lengthscale",)`` or ``("noise",)``.
     method : {"auto", "exact", "iterative", "inducing"}, default "auto"
         ``"exact"`` factorises the kernel matrix, O(n³) a step. ``"iterative"`` multiplies by it
-        only: preconditioned conjugate gradients, log-determinants by stochastic Lanczos
-        quadrature, with the same probes for all hyperparameters. ``"inducing"`` takes the
-        variational bound with landmarks, O(n m²) a step. ``"auto"`` is exact up to 10,000 rows
-        where they fit the memory budget, and inducing beyond.
+        only: conjugate gradients, and stochastic Lanczos quadrature with the same probes for all
+        hyperparameters. ``"inducing"`` takes the variational bound with landmarks, O(n m²) a
+        step. ``"auto"`` is exact up to 10,000 rows that fit the budget, and inducing beyond.
     num_landmarks : int, default 512
         m, of the inducing points.
     landmarks : {"kmeans", "greedy", "leverage", "kdpp", "uniform"}, default "kmeans"
@@ -114,9 +111,9 @@ class GaussianProcessRegressor(MultiOutputMixin, RegressorMixin, Machine):
 
     Notes
     -----
-    Standard deviations are those of f, as scikit-learn's are; ``include_noise=True`` asks for
-    those of a new observation. There are no sample weights: a row that is repeated is more
-    evidence in the likelihood, which no weight of its noise equals.
+    Standard deviations are those of f, as scikit-learn's are, unless ``include_noise`` asks for
+    those of a new observation. There are no sample weights: no weight of a row's noise gives the
+    likelihood of a row that is repeated.
 
     References
     ----------
@@ -233,19 +230,16 @@ class GaussianProcessRegressor(MultiOutputMixin, RegressorMixin, Machine):
         check_is_fitted(self)
         return self._inputs.kernel
 
-    def _learns_noise(self) -> bool:
-        return isinstance(self.alpha, str) and not has_noise(self._inputs.kernel)
-
     def _vector(self) -> Hyperparameters:
         extra = {}
-        if self._learns_noise():
+        if isinstance(self.alpha, str) and not has_noise(self._inputs.kernel):
             extra["noise"] = noise_bounds(self._noise, self._targets)
         return Hyperparameters(self._inputs.kernel, self.fixed, extra)
 
     def _noise_of(self, vector: Hyperparameters) -> Tensor:
         if "noise" not in vector.extra:
             return self._noise
-        return torch.full_like(self._noise, vector.extra["noise"][0]).exp()
+        return torch.full_like(self._noise, vector.values()["noise"])
 
     def _evaluate(
         self, vector: Hyperparameters, theta: np.ndarray, *, gradient: bool

@@ -173,11 +173,13 @@ def inverse_from_factor(factor: Tensor) -> Tensor:
     """Invert L L^T; only entries on and above the diagonal are right, and L may be overwritten."""
     if factor.device.type != "cpu" or len(factor) < _SMALL:
         return torch.cholesky_inverse(factor)
-    from scipy.linalg.lapack import dpotri
+    from scipy.linalg import lapack
 
     # A third of the work of solving for the identity, in place and without a copy where the
     # factor lies column by column, as LAPACK made it.
-    inverse, info = dpotri(factor.numpy(), lower=1, overwrite_c=1)
+    inverse, info = lapack.dpotri(  # pyright: ignore[reportAttributeAccessIssue]
+        factor.numpy(), lower=1, overwrite_c=1
+    )
     assert info == 0  # a factor has no zero on its diagonal
     return torch.from_numpy(inverse).mT
 

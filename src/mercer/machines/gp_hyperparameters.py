@@ -82,6 +82,10 @@ class Hyperparameters:
         parts = [v.detach().double().cpu().numpy().reshape(-1)[m] for _, v, m in self.free]
         return np.concatenate([*parts, [v[0] for v in self.extra.values()]]).astype(float)
 
+    def values(self) -> dict[str, float]:
+        """Return the further numbers themselves."""
+        return {name: math.exp(value[0]) for name, value in self.extra.items()}
+
     def write(self, theta: np.ndarray) -> None:
         """Set the kernel and the further numbers."""
         theta = np.asarray(theta, dtype=float)
@@ -181,7 +185,8 @@ def maximise(
     best: tuple[float, np.ndarray, bool] | None = None
     for begin in starts:
         if callable(optimizer):
-            place, lowest = optimizer(negative, begin, bounds)
+            ended: Any = optimizer(negative, begin, bounds)
+            place, lowest = ended
             found = (float(lowest), np.asarray(place, dtype=float), True)
         else:
             from scipy.optimize import minimize

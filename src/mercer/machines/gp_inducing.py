@@ -178,7 +178,7 @@ def _jittered(gram: Tensor) -> Tensor:
 
 
 def _bound(leaves: list[Tensor], factor: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-    """The bound as a function of what blocks added up, under the factor that they were taken."""
+    """Evaluate the bound as a function of what blocks added up under a factor of K_mm."""
     square, mean, trace, gram, variance = leaves
     n, count = targets.shape
     # One in value; its derivative is that of L^-1, under which A would be another.
@@ -198,5 +198,5 @@ def _bound(leaves: list[Tensor], factor: Tensor, targets: Tensor, weight: Tensor
 def _cross_gradient(
     kernel: Kernel, x: Tensor, landmarks: Tensor, slope: Tensor
 ) -> dict[str, Tensor]:
-    """Derivatives through the kernel between rows x and landmarks; slope is (m, b)."""
+    """Differentiate by the kernel between rows x and landmarks, against a slope (m, b)."""
     return hyperparameter_gradient(kernel, x, lambda r, c: slope[c, r].mT.clone(), landmarks)

@@ -93,7 +93,7 @@ def check_noise(alpha: Any, inputs: KernelInput, size: float) -> Tensor:
         number = alpha.item() if isinstance(alpha, np.ndarray | np.generic) else alpha
         variance = check_real("alpha", number, least=0.0)
         return torch.tensor(variance, dtype=torch.float64, device=like.device)
-    found = check_array(alpha, ensure_2d=False, dtype=np.float64, input_name="alpha")
+    found: np.ndarray = check_array(alpha, ensure_2d=False, input_name="alpha").astype(float)
     if found.shape != (len(like),) or found.min() < 0:
         raise ValueError(
             f"alpha: expected 'auto', a number or {len(like)} numbers >= 0, one for each row, got "
