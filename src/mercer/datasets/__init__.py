@@ -8,6 +8,11 @@ Which one should I use?
 `read_table`                   a table of yours, CSV or Parquet, as a `DataTable`
 `TableFile`                    the same some rows at a time, for tables of any length
 `TableEncoder`                 numbers of it: dates, categories, missing cells, on one scale
+`ArrayRows`                    rows of arrays in blocks, memory-mapped ones too
+`ParquetRows`                  rows of Parquet files, row group by row group
+`BatchRows`                    rows of anything that can be iterated over again
+`RowSource`                    what these three are: rows that need not fit into memory
+`RowBlock`                     some of their rows, with targets and weights
 `sst2`                         movie-review sentences, two classes, from the folder ``MERCER_DATA``
 `find`                         the local folder of a named data set
 ============================== ==================================================================
@@ -22,6 +27,11 @@ from .find import find as find
 from .read_table import read_table as read_table
 from .read_texts import Texts as Texts
 from .read_texts import read_texts as read_texts
+from .row_source import ArrayRows as ArrayRows
+from .row_source import BatchRows as BatchRows
+from .row_source import ParquetRows as ParquetRows
+from .row_source import RowBlock as RowBlock
+from .row_source import RowSource as RowSource
 from .split import Rows as Rows
 from .split import Split as Split
 from .sst2 import sst2 as sst2

@@ -1,0 +1,425 @@
+"""Ridge regression on landmarks: rows in blocks, and a system of the landmarks' size."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from .._core.config import require_memory
+from .._core.precision import working_dtype
+from .._core.progress import progress
+from .._core.workers import in_order
+from ..kernels import Kernel
+from ..kernels.tiles import Spare, plan_tiles
+from ..linalg import LinearSolution, conjugate_gradient
+
+_JOB_ROWS = 4096  # rows that one thread takes at a time
+_MOST_JOBS = 512
+_TILE = 2**19  # entries of the kernel that a thread holds at a time: 4 MB, in the caches
+_PANEL = 256  # columns of the scatter matrix that one thread adds to
+_DEPENDENT = 1e-13  # share of the largest variance under which a landmark adds nothing
+
+Rows = tuple[Tensor, Tensor, Tensor | None]  # x (b, d), y (b, q), weight (b,)
+Save = Callable[[dict[str, Tensor]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkMoments:
+    """Sums over rows of k = k_M(x): scatter w k k^T, cross w k y^T, and those of an intercept."""
+
+    scatter: Tensor  # (m, m), on and above the panels of the diagonal
+    cross: Tensor  # (m, q)
+    total: Tensor  # (m,), w k
+    target_total: Tensor  # (q,), w y
+    target_square: Tensor  # (q,), w y^2
+    weight: Tensor  # ()
+    counted: Tensor  # (), rows of positive weight
+
+    @classmethod
+    def zeros(cls, m: int, q: int, device: torch.device) -> "LandmarkMoments":
+        """Start with no row."""
+
+        def make(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        return cls(make(m, m), make(m, q), make(m), make(q), make(q), make(), make())
+
+
+class LandmarkSystem:
+    r"""The normal equations of :math:`\sum_i w_i (y_i - k_i^\top a - b)^2 + \lambda a^\top K a`.
+
+    :math:`k_i` is the kernel between row i and the m landmarks, K that among the landmarks. The
+    unknowns are :math:`\beta = L^\top a` with :math:`K = L L^\top`, by a Cholesky decomposition
+    with pivots that leaves out landmarks which depend on others:
+
+    .. math:: (L^{-1} H L^{-\top} + \lambda I) \beta = L^{-1} c, \qquad
+        H = \sum_i w_i k_i k_i^\top, \quad c = \sum_i w_i y_i k_i
+
+    H is either summed in one pass, or only multiplied with, each product one pass. A sum over
+    some rows, scaled, is the preconditioner; over all rows it is the matrix itself, and the
+    iteration then takes out the rounding that squaring the kernel has brought in.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        The kernel.
+    landmarks : Tensor of shape (m, d)
+        The landmarks.
+    rows : callable
+        ``rows(size, start)`` iterates over the rows in blocks of one size, from one on.
+    count : int
+        Number of rows.
+    outputs : int
+        Number q of targets.
+    intercept : bool
+        Whether b is fitted, without penalty; else it is zero.
+    group : ProcessGroup, optional
+        Processes that share the blocks.
+    show_progress : bool
+        Whether to show progress bars.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        landmarks: Tensor,
+        rows: Callable[[int, int], Iterator[Rows]],
+        count: int,
+        outputs: int,
+        *,
+        intercept: bool = False,
+        group: ProcessGroup | None = None,
+        show_progress: bool = False,
+    ) -> None:
+        m = len(landmarks)
+        # K and its factor, the scatter and its factor, and what the products take.
+        require_memory(8 * 6 * m * m, f"normal equations of {m} landmarks", "use fewer landmarks")
+        self.kernel, self.rows, self.count, self.outputs = kernel, rows, count, outputs
+        self.intercept, self.group, self.show = intercept, group, show_progress
+        self.size = max(_JOB_ROWS, -(-count // _MOST_JOBS))
+        matrix = kernel(landmarks.double())  # (m, m)
+        self.factor, self.kept = pivoted_factor(matrix)  # (r, r), (r,)
+        self.landmarks = landmarks[self.kept]
+        self.work = working_dtype(landmarks.dtype)
+        self.points, self.device = self.landmarks.to(self.work), landmarks.device
+
+    # -- passes over the rows ----------------------------------------------------------------------
+
+    def _fill(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the kernel (s, m) of some rows at a time with all landmarks, in one buffer."""
+        m = len(self.points)
+        step = max(16, _TILE // m)
+        fill, spare = plan_tiles(self.kernel, x.to(self.work), self.points), Spare()
+        buffer = self.points.new_empty(min(step, len(x)) * m)
+        for i in range(0, len(x), step):
+            own = slice(i, min(i + step, len(x)))
+            view = buffer[: (own.stop - i) * m].view(-1, m)
+            fill(own, slice(0, m), view, spare)
+            yield own, view
+
+    def _jobs(self) -> tuple[dict[int, Rows], Iterator[int]]:
+        """Hand out the numbers of this process's blocks, each as it is read."""
+        held: dict[int, Rows] = {}
+
+        def hand_out() -> Iterator[int]:
+            if self.group is None:
+                for job, block in enumerate(self.rows(self.size, 0)):
+                    held[job] = block
+                    yield job
+                return
+            jobs = -(-self.count // self.size)
+            for job in range(dist.get_rank(self.group), jobs, self.group.size()):
+                held[job] = next(self.rows(self.size, job * self.size))
+                yield job
+
+        return held, hand_out()
+
+    def product(self, v: Tensor) -> Tensor:
+        """Multiply H, centred where there is an intercept, by vectors (m, q)."""
+        right = v.to(self.work)
+        held, jobs = self._jobs()
+
+        def work(job: int, check: Callable[[], None]) -> Tensor:
+            x, _, w = held.pop(job)
+            found = torch.zeros_like(v)
+            for rows, k in self._fill(x):
+                check()
+                t = k @ right  # (s, q)
+                if w is not None:
+                    t *= w[rows].to(t).unsqueeze(-1)
+                found += (k.mT @ t).double()
+            return found
+
+        found = torch.zeros_like(v)
+        for part in self._in_order(in_order(jobs, work, v.device), v):
+            found += part
+        if self.intercept:
+            found -= torch.outer(self.moments.total, self.moments.total @ v) / self.moments.weight
+        return found
+
+    def _in_order(self, parts: Iterator[Tensor], like: Tensor) -> Iterator[Tensor]:
+        """Yield what the blocks gave in their order, whichever process they were with."""
+        if self.group is None:
+            yield from parts
+            return
+        jobs, size = -(-self.count // self.size), self.group.size()
+        mine = like.new_zeros(-(-jobs // size), *like.shape)
+        for i, part in enumerate(parts):
+            mine[i] = part
+        everyone = [torch.empty_like(mine) for _ in range(size)]
+        dist.all_gather(everyone, mine, group=self.group)
+        for job in range(jobs):
+            yield everyone[job % size][job // size]
+
+    def sum_rows(
+        self,
+        rows: Iterator[Rows],
+        moments: LandmarkMoments,
+        *,
+        save: Save | None = None,
+        total: int | None = None,
+    ) -> None:
+        """Add rows to moments, in place."""
+        m = len(self.points)
+        panels = [slice(i, min(i + _PANEL, m)) for i in range(0, m, _PANEL)]
+        pairs = [(a, b) for i, a in enumerate(panels) for b in panels[i:]]
+        weight = float(moments.weight)
+        bar = progress(range(total or 0), "rows", show=self.show and total is not None)
+        for x, y, w in rows:
+            k = self._whole(x)  # (b, m)
+            right = y.double() if w is None else w.double().unsqueeze(-1) * y.double()
+            own = len(x) if w is None else float(w.sum())
+            weight += own
+            weighted = k if w is None else k * w.to(k).unsqueeze(-1)
+
+            def add(
+                pair: int, check: Callable[[], None], left: Tensor = k, other: Tensor = weighted
+            ) -> None:
+                a, b = pairs[pair]
+                if left.dtype == torch.float64:
+                    moments.scatter[a, b].addmm_(left[:, a].mT, other[:, b])
+                else:
+                    moments.scatter[a, b] += left[:, a].mT @ other[:, b]
+
+            for _ in in_order(range(len(pairs)), add, k.device):
+                pass
+            moments.cross.add_((k.mT @ right.to(k)).double())
+            moments.total.add_(weighted.sum(0, dtype=torch.float64))
+            moments.target_total.add_(right.sum(0))
+            moments.target_square.add_((right * y.double()).sum(0))
+            moments.weight.fill_(weight)
+            moments.counted.add_(len(x) if w is None else float((w > 0).sum()))
+            next(iter(bar), None)
+            if save is not None:
+                save(dict(vars(moments)))
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """Evaluate the kernel between a block and all landmarks, by threads."""
+        b, m = len(x), len(self.points)
+        found = self.points.new_empty(b, m)
+        fill = plan_tiles(self.kernel, x.to(self.work), self.points)
+        step = max(16, min(_TILE // m, -(-b // torch.get_num_threads())))
+        starts = range(0, b, step)
+
+        def write(job: int, check: Callable[[], None]) -> None:
+            own = slice(starts[job], min(starts[job] + step, b))
+            fill(own, slice(0, m), found[own], Spare())
+
+        for _ in in_order(range(len(starts)), write, x.device):
+            pass
+        return found
+
+    # -- the solution ------------------------------------------------------------------------------
+
+    @property
+    def moments(self) -> LandmarkMoments:
+        """The sums over all rows; without the scatter where that was not summed."""
+        return self._moments
+
+    def survey(
+        self, *, direct: bool, save: Save | None = None, resume: dict[str, Tensor] | None = None
+    ) -> None:
+        """Go through the rows once for c, and for H where ``direct``."""
+        moments, start = LandmarkMoments.zeros(len(self.points), self.outputs, self.device), 0
+        self._moments, self.direct = moments, direct
+        if not direct:
+            self._sum_cross(moments)
+            return
+        if resume:
+            for name, tensor in vars(moments).items():
+                tensor.copy_(resume[name])
+            start = int(resume["rows"])
+        done = start
+
+        def note(state: dict[str, Tensor]) -> None:
+            nonlocal done
+            done = min(done + self.size, self.count)
+            if save is not None:
+                save({**state, "rows": torch.tensor(done)})
+
+        if start < self.count:
+            blocks = -(-(self.count - start) // self.size)
+            self.sum_rows(self.rows(self.size, start), moments, save=note, total=blocks)
+
+    def _sum_cross(self, moments: LandmarkMoments) -> None:
+        """Sum all but the scatter, shared out as products are."""
+        m, q = len(self.points), self.outputs
+        held, jobs = self._jobs()
+
+        def work(job: int, check: Callable[[], None]) -> Tensor:
+            x, y, w = held.pop(job)
+            own = y.new_ones(len(y)) if w is None else w  # (b,)
+            y = y.double()
+            sides = torch.cat([y, torch.ones_like(y[:, :1])], 1) * own.double().unsqueeze(-1)
+            found = y.new_zeros(m + 2, q + 1)
+            for rows, k in self._fill(x):
+                check()
+                found[:m] += (k.mT @ sides[rows].to(k)).double()
+            found[m] = sides.sum(0)
+            found[m + 1, :q] = (sides[:, :q] * y).sum(0)
+            found[m + 1, q] = (own > 0).sum()
+            return found
+
+        like = moments.scatter.new_zeros(m + 2, q + 1)
+        for part in self._in_order(in_order(jobs, work, self.device), like):
+            like += part
+        moments.cross.copy_(like[:m, :q])
+        moments.total.copy_(like[:m, q])
+        moments.target_total.copy_(like[m, :q])
+        moments.weight.copy_(like[m, q])
+        moments.target_square.copy_(like[m + 1, :q])
+        moments.counted.copy_(like[m + 1, q])
+
+    def whitened(self, moments: LandmarkMoments) -> Tensor:
+        """Return L^-1 H L^-T (m, m), centred where there is an intercept."""
+        h = moments.scatter.triu() + moments.scatter.triu(1).mT
+        if self.intercept:
+            h.addr_(moments.total, moments.total, alpha=-1.0 / float(moments.weight))
+        half = torch.linalg.solve_triangular(self.factor, h, upper=False)
+        whole = torch.linalg.solve_triangular(self.factor, half.mT.contiguous(), upper=False)
+        return (whole + whole.mT) / 2
+
+    def right_hand_side(self) -> Tensor:
+        """Return L^-1 c (m, q), centred where there is an intercept."""
+        c = self.moments.cross
+        if self.intercept:
+            c = c - torch.outer(self.moments.total, self.moments.target_total) / self.moments.weight
+        return torch.linalg.solve_triangular(self.factor, c, upper=False)
+
+    def solve(
+        self,
+        ridge: float,
+        sample: Callable[[], Iterator[Rows]],
+        *,
+        tolerance: float,
+        max_iterations: int | None = None,
+        whitened: Tensor | None = None,
+        save: Save | None = None,
+        resume: dict[str, Tensor] | None = None,
+    ) -> tuple[LinearSolution, Tensor, Tensor]:
+        """Solve for one ridge.
+
+        Parameters
+        ----------
+        ridge : float
+            The ridge.
+        sample : callable
+            Iterates over the rows that stand for all, where H was not summed.
+        tolerance, max_iterations
+            See `conjugate_gradient`.
+        whitened : Tensor of shape (m, m), optional
+            What `whitened` returned for all rows.
+        save, resume : optional
+            Checkpoints of the iteration.
+
+        Returns
+        -------
+        tuple
+            The solution in beta, the coefficients a (m, q) and the intercept b (q,).
+        """
+        if whitened is None:
+            if self.direct:
+                whitened = self.whitened(self.moments)
+            else:
+                some = LandmarkMoments.zeros(len(self.points), self.outputs, self.device)
+                self.sum_rows(sample(), some)
+                whitened = self.whitened(some)
+                whitened *= self.moments.weight / some.weight
+        factor = shifted_factor(whitened, ridge)
+        rhs = self.right_hand_side()
+
+        def times(beta: Tensor) -> Tensor:
+            u = torch.linalg.solve_triangular(self.factor.mT, beta, upper=True)
+            h = self.product(u)
+            return torch.linalg.solve_triangular(self.factor, h, upper=False) + ridge * beta
+
+        def precondition(r: Tensor) -> Tensor:
+            return torch.cholesky_solve(r, factor)
+
+        found = conjugate_gradient(
+            times,
+            rhs,
+            preconditioner=precondition,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            start=precondition(rhs),
+            checkpoint=save,
+            resume=resume,
+            show_progress=self.show,
+        )
+        a = torch.linalg.solve_triangular(self.factor.mT, found.solution, upper=True)
+        bias = self.moments.target_total.new_zeros(self.outputs)
+        if self.intercept:
+            mean = self.moments.target_total - self.moments.total @ a
+            bias = mean / self.moments.weight
+        return found, a, bias
+
+
+def pivoted_factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor the kernel of some landmarks, those left out that others determine.
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (m, m)
+        The kernel among them, float64.
+
+    Returns
+    -------
+    tuple of Tensor
+        L (r, r), lower triangular, of the kept ones, and their numbers (r,).
+
+    Raises
+    ------
+    ValueError
+        If the matrix is zero.
+    """
+    from scipy.linalg import lapack
+
+    # LAPACK reads columns, and the matrix is symmetric.
+    largest = float(matrix.diagonal().max())
+    if not largest > 0:
+        raise ValueError(f"kernel: expected a kernel that is not zero, got {largest:.3g} at most")
+    work: Any = matrix.cpu().numpy().copy(order="F")
+    pivoted: Any = lapack.dpstrf  # type: ignore[attr-defined]
+    factor, pivots, rank, _ = pivoted(work, tol=_DEPENDENT * largest, lower=1, overwrite_a=1)
+    kept = torch.from_numpy(pivots[:rank].astype("int64") - 1)
+    lower = torch.from_numpy(factor[:rank, :rank]).tril().contiguous()
+    return lower.to(matrix), kept.to(matrix.device)
+
+
+def shifted_factor(matrix: Tensor, ridge: float) -> Tensor:
+    """Factor matrix + ridge I, as much more on the diagonal as rounding asks for."""
+    shift = ridge
+    scale = float(matrix.diagonal().mean()) or 1.0
+    while True:
+        system = matrix.clone()
+        system.diagonal().add_(shift)
+        factor, info = torch.linalg.cholesky_ex(system)
+        if not int(info):
+            return factor
+        # Only a preconditioner: what is added here is not in the solution.
+        shift = max(10 * shift, 1e-15 * scale)
