@@ -49,7 +49,7 @@ scores = ridge_leverage_scores(matrix, ridge=ridge)
 dimension = effective_dimension(matrix, ridge=ridge)
 size = round(1.5 * dimension)
 print(f"effective dimension {dimension:.1f}: {size} landmarks")
-finer = 0.32  # the ridge at which a DPP has as many, on average
+finer = 0.22  # the ridge at which a DPP has as many, on average
 print(f"a DPP of K / {finer}: {effective_dimension(matrix, ridge=finer):.1f} rows")
 
 
