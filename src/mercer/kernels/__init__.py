@@ -26,6 +26,7 @@ parameters             `ErfActivation`, `SineActivation`, `ExponentialActivation
                        `GaussianActivation`, `GaborActivation`: their duals are closed forms
 a step or sign to      `SurrogateActivation`, by a `surrogate_derivative`
 train through
+GPyTorch               `as_gpytorch`, `from_gpytorch`
 a kernel of your own   subclass `Kernel`; `Stationary`, `Radial` and `DotProduct` save work
 ====================== ==========================================================================
 
@@ -56,6 +57,8 @@ from .dot_product import Linear as Linear
 from .dot_product import Polynomial as Polynomial
 from .dual import Dual as Dual
 from .dual import dual as dual
+from .gpytorch_export import as_gpytorch as as_gpytorch
+from .gpytorch_import import from_gpytorch as from_gpytorch
 from .gram import Gram as Gram
 from .laplacian import Laplacian as Laplacian
 from .matern import Matern as Matern
