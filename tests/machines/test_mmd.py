@@ -121,7 +121,7 @@ def test_the_null_sample_is_the_statistic_of_permuted_samples(tiny, monkeypatch)
     x, y = _sample(14), _sample(10, seed=1, shift=0.4)
     if tiny:  # products in tiles, a few permutations at a time
         module = importlib.import_module("mercer.machines.mmd")
-        monkeypatch.setattr(module, "_MOST_DENSE", 0)
+        monkeypatch.setattr(module, "dense_or_tiles", lambda gram: gram)
         monkeypatch.setattr(module, "block_rows", lambda nbytes, most: 7)
     found = mmd_test(x, y, RBF(1.2), permutations=40, generator=5)
     expected = _by_hand(RBF(1.2), x, y, 5, 40)

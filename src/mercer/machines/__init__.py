@@ -16,27 +16,40 @@ features of my own   `WeightedLeastSquares`: with the best rows at which to eval
 error bars           `GaussianProcessRegressor`, whose kernel and noise are fitted too;
                      `StudentTProcessRegressor` where the size of the targets is uncertain;
                      `ScaleMixtureProcess` for any prior of it, such as `InverseGamma`
+the largest margin   `SVC` for classes, `SVR` for numbers, `OneClassSVM` to find outliers
 to interpolate       `DeepLimitClassifier`: the infinitely deep wide network, a smoother without
 labels               parameters
 a table with holes   `TablePredictor`: an encoder with a machine, as ``mercer fit`` saves it
 and categories
 to reduce columns    `KernelPCA`: principal components in the feature space of any kernel
 clusters             `KernelKMeans`: means in the feature space of any kernel
+                     `SpectralClustering`: clusters of any shape
 to compare samples   `mmd`, and `mmd_test` whether they come from one distribution
 to find dependence   `hsic`, and `hsic_test` whether two variables are independent
+distributions        `ECDF`: shares of rows below and above, exact, in any number of columns
+densities            `KernelDensity`: radial and product kernels, exact; `kde_phase` tells whether
+                     it averages or looks up neighbours; `effective_neighbors` counts them
+local averages       `NadarayaWatson`: regression by what is nearby, constant or linear
 ==================== ============================================================================
 
 They take NumPy arrays and torch tensors and return the caller's kind, pass scikit-learn's checks
 of estimators, and never change the kernel that they are given.
 """
 
+from .bandwidth import effective_neighbors as effective_neighbors
+from .bandwidth import nearest_neighbor_bandwidth as nearest_neighbor_bandwidth
 from .base import Machine as Machine
 from .deep_limit_classifier import DeepLimitClassifier as DeepLimitClassifier
+from .ecdf import ECDF as ECDF
 from .feature_transformer import FeatureTransformer as FeatureTransformer
 from .gaussian_process import GaussianProcessRegressor as GaussianProcessRegressor
 from .hsic import hsic as hsic
 from .hsic import hsic_test as hsic_test
 from .inverse_gamma import InverseGamma as InverseGamma
+from .kde_phase import KDEPhase as KDEPhase
+from .kde_phase import kde_log_density_prediction as kde_log_density_prediction
+from .kde_phase import kde_phase as kde_phase
+from .kernel_density import KernelDensity as KernelDensity
 from .kernel_k_means import KernelKMeans as KernelKMeans
 from .kernel_logistic_regression import KernelLogisticRegression as KernelLogisticRegression
 from .kernel_pca import KernelPCA as KernelPCA
@@ -44,9 +57,14 @@ from .kernel_ridge import KernelRidge as KernelRidge
 from .kernel_ridge_classifier import KernelRidgeClassifier as KernelRidgeClassifier
 from .mmd import mmd as mmd
 from .mmd import mmd_test as mmd_test
+from .nadaraya_watson import NadarayaWatson as NadarayaWatson
+from .one_class_svm import OneClassSVM as OneClassSVM
 from .scale_mixture_process import ScaleMixtureProcess as ScaleMixtureProcess
 from .significance import SampleTest as SampleTest
+from .spectral_clustering import SpectralClustering as SpectralClustering
 from .streaming_nystroem import StreamingNystroem as StreamingNystroem
 from .student_t_process import StudentTProcessRegressor as StudentTProcessRegressor
+from .svc import SVC as SVC
+from .svr import SVR as SVR
 from .table_predictor import TablePredictor as TablePredictor
 from .weighted_least_squares import WeightedLeastSquares as WeightedLeastSquares

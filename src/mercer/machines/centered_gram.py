@@ -4,10 +4,9 @@ from typing import final
 
 from torch import Tensor
 
-from .._core.config import config, require_memory, resident_memory
+from .._core.config import require_memory
 from ..kernels import Gram
-
-_MOST_DENSE = 20_000  # points of which the matrix is built, where it fits, to multiply with
+from .dense_or_tiles import dense_or_tiles
 
 
 @final
@@ -33,15 +32,14 @@ class CenteredGram:
 
     def __init__(self, gram: Gram, *, build: bool = False) -> None:
         n = gram.shape[0]
-        fits = 8 * 3 * n * n <= (config.memory_budget - resident_memory()) / 2
         self.gram = gram
-        self._matrix = gram.to_dense() if build and n <= _MOST_DENSE and fits else None
+        self._matrix = dense_or_tiles(gram) if build else gram
         self.means = self._times(gram.x.new_full((n, 1), 1 / n)).squeeze(-1)  # (n,)
         self.mean = self.means.mean()
         self.trace = gram.diagonal().sum() - n * self.mean
 
     def _times(self, v: Tensor) -> Tensor:
-        return self.gram @ v if self._matrix is None else self._matrix @ v
+        return self._matrix @ v
 
     def __matmul__(self, v: Tensor) -> Tensor:
         """Multiply by columns (n, c)."""
@@ -57,7 +55,7 @@ class CenteredGram:
         """Build the matrix; the option is what a ``MemoryError`` says could be done instead."""
         n = self.gram.shape[0]
         require_memory(8 * 3 * n * n, f"a centred kernel matrix of {n} points", option)
-        found = self.gram.to_dense() if self._matrix is None else self._matrix.clone()
+        found = self.gram.to_dense()
         if self.gram.kernel.event_ndim == 0:
             found = found.clone()  # not to centre the matrix that the caller gave
         return found.sub_(self.means).sub_(self.means.unsqueeze(-1)).add_(self.mean)

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from .._core.checks import check_generator, check_int
-from .._core.config import block_rows, config, require_memory, resident_memory
+from .._core.config import block_rows, require_memory
 from .._core.counter import RandomSource
 from .._core.random import draw_permutation, own_stream
 from ..kernels import Kernel
+from .dense_or_tiles import dense_or_tiles
 from .sample_points import as_statistic, check_point_weights, check_points, sample_kernel
 from .significance import SampleTest, permutation_test
-
-_MOST_DENSE = 20_000  # points of which the matrix is built, where it fits
 
 
 def _samples(x: Any, y: Any) -> tuple[Tensor, Tensor]:
@@ -209,8 +208,5 @@ def _matrix(kernel: Kernel, points: Tensor, num_features: int | None, source: Ra
         phi = kernel.features(size, like=points, generator=source)(points)  # (n, r)
         return lambda v: phi @ (phi.mT @ v), phi.square().sum(1)
     gram = kernel.gram(points)
-    n = len(points)
-    if n <= _MOST_DENSE and 8 * 3 * n * n <= (config.memory_budget - resident_memory()) / 2:
-        dense = gram.to_dense()
-        return lambda v: dense @ v, dense.diagonal()
-    return lambda v: gram @ v, gram.diagonal()
+    matrix = dense_or_tiles(gram)
+    return lambda v: matrix @ v, gram.diagonal()
