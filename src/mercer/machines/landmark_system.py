@@ -20,6 +20,7 @@ from ..linalg import LinearSolution, conjugate_gradient
 _JOB_ROWS = 4096  # rows that one thread takes at a time
 _MOST_JOBS = 512
 _TILE = 2**19  # entries of the kernel that a thread holds at a time: 4 MB, in the caches
+_SUMMED = 2**22  # entries of the kernel whose products are summed at a time: 32 MB
 _PANEL = 256  # columns of the scatter matrix that one thread adds to
 _DEPENDENT = 1e-13  # share of the largest variance under which a landmark adds nothing
 
@@ -106,6 +107,7 @@ class LandmarkSystem:
         self.landmarks = landmarks[self.kept]
         self.work = working_dtype(landmarks.dtype)
         self.points, self.device = self.landmarks.to(self.work), landmarks.device
+        self.summed = max(512, _SUMMED // len(self.points))  # rows in a block of the sums
 
     # -- passes over the rows ----------------------------------------------------------------------
 
@@ -257,13 +259,13 @@ class LandmarkSystem:
 
         def note(state: dict[str, Tensor]) -> None:
             nonlocal done
-            done = min(done + self.size, self.count)
+            done = min(done + self.summed, self.count)
             if save is not None:
                 save({**state, "rows": torch.tensor(done)})
 
         if start < self.count:
-            blocks = -(-(self.count - start) // self.size)
-            self.sum_rows(self.rows(self.size, start), moments, save=note, total=blocks)
+            blocks = -(-(self.count - start) // self.summed)
+            self.sum_rows(self.rows(self.summed, start), moments, save=note, total=blocks)
 
     def _sum_cross(self, moments: LandmarkMoments) -> None:
         """Sum all but the scatter, shared out as products are."""

@@ -121,7 +121,7 @@ def fit_landmarks(
 
         solved, a, b = system.solve(
             float(alpha),
-            lambda: _split(pool, system.size),
+            lambda: _split(pool, system.summed),
             tolerance=tolerance_of(options, system.work),
             max_iterations=options.max_iter,
             whitened=whitened,
@@ -280,7 +280,7 @@ def _left_out(
     shift = (sums.total / sums.weight) @ turn  # (r,)
     mean = sums.target_total / sums.weight * free  # (q,)
     scores = torch.zeros_like(ridges)
-    for x, y, w in read(system.size, 0):
+    for x, y, w in read(system.summed, 0):
         z = system._whole(x).double() @ turn - free * shift  # (b, r)
         own = z.new_ones(len(z)) if w is None else w.to(z)
         lever = z.square() @ inverse + (free / weight)  # (b, g)
