@@ -79,7 +79,10 @@ def test_headers_are_guessed(tmp_path, content, names):
 def test_what_is_given_is_not_guessed(tmp_path):
     file = write(tmp_path, "t.csv", "2019,2020\n1,2\n")
     assert read_table(file, header=True).names == ("2019", "2020")
-    assert TableFile(file, named="2020").names == ("2019", "2020")
+    assert TableFile(file, named="2020").names == ("0", "1")  # a number of a column, or a cell
+    texts = write(tmp_path, "texts.csv", "x,y\nx,x\n")
+    assert TableFile(texts).names == ("0", "1")
+    assert TableFile(texts, named="x").names == ("x", "y")
     assert len(read_table(file, header=False)) == 2
     assert read_table(file, delimiter=";").names == ("2019,2020",)
 

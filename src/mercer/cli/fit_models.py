@@ -172,6 +172,7 @@ def peer(
 
     def compute(folder: Path) -> dict[str, Any]:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+        from threadpoolctl import threadpool_limits
 
         watch = Stopwatch()
         kind = HistGradientBoostingClassifier if plan.classes else HistGradientBoostingRegressor
@@ -179,7 +180,9 @@ def peer(
 
         def fit(rows: int) -> tuple[Any, float]:
             clock = Stopwatch()
-            return kind(random_state=seed).fit(x[:rows], y[:rows]), clock.seconds()
+            with threadpool_limits(limits=torch.get_num_threads()):  # as many as PyTorch's
+                model = kind(random_state=seed).fit(x[:rows], y[:rows])
+            return model, clock.seconds()
 
         rows = min(_PEER_ROWS, len(x))
         model, seconds = fit(rows)

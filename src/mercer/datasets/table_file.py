@@ -53,7 +53,7 @@ class TableFile:
     delimiter : str, optional
         One character.
     named : str, optional
-        A column: where it stands in the first row, that is a header.
+        A column, not by its number: where it stands in the first row, that is a header.
 
     Attributes
     ----------
@@ -126,7 +126,9 @@ class TableFile:
             raise ValueError(f"file: {self.path} holds no rows")
         first = [cell.strip() for cell in rows[0][1]]
         if header is None:
-            header = named in first or has_header(rows)
+            # A number is where a column stands, or a cell.
+            by_name = named is not None and not named.removeprefix("-").isdecimal()
+            header = (by_name and named in first) or has_header(rows)
         if header and len(rows) == 1:
             raise ValueError(f"file: {self.path} holds a header and no rows")
         self._header, self._point = header, not has_decimal_comma(rows, self._delimiter)
