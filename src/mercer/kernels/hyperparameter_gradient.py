@@ -6,6 +6,7 @@ through scaled distances alone, by two matrix products for all lengthscales toge
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from .._core.precision import full_precision
 from .._core.workers import in_order
 from .base import Kernel
 from .composition import Product, Scaled, Sum
+from .constant import White
 from .dense import own_copy, tile_side
+from .matern import Matern
 from .stationary import Radial
 from .tiles import SquaredDistances
 
@@ -98,8 +101,12 @@ def _radial(kernel: Kernel) -> list[Radial]:
 
 def _evaluate(kernel: Kernel, x: Tensor, y: Tensor, squares: list[Tensor]) -> Tensor:
     """Evaluate the formula, with the squared scaled distances of what is radial given."""
+    if isinstance(kernel, Matern):
+        return _MaternOnce.apply(squares.pop(0), kernel.nu)  # type: ignore[return-value]
     if isinstance(kernel, Radial):
         return kernel.profile(squares.pop(0))
+    if isinstance(kernel, Sum) and isinstance(kernel.right, White):  # zero off the diagonal
+        return _evaluate(kernel.left, x, y, squares)
     if isinstance(kernel, Sum | Product):
         left = _evaluate(kernel.left, x, y, squares)
         right = _evaluate(kernel.right, x, y, squares)
@@ -107,6 +114,28 @@ def _evaluate(kernel: Kernel, x: Tensor, y: Tensor, squares: list[Tensor]) -> Te
     if isinstance(kernel, Scaled):
         return kernel.scale.to(x.dtype) * _evaluate(kernel.kernel, x, y, squares)
     return kernel._evaluate(x, y)
+
+
+class _MaternOnce(torch.autograd.Function):
+    """The Matern profile with its slope from one exponential; differentiated once only."""
+
+    @staticmethod
+    def forward(ctx: Any, square: Tensor, nu: float) -> Tensor:
+        a = (2 * nu * square).sqrt_()
+        decay = torch.exp(-a)
+        if nu == 0.5:  # at a kink the slope is taken as zero
+            ctx.save_for_backward((decay / a).mul_(-0.5).masked_fill_(a == 0, 0.0))
+            return decay
+        if nu == 1.5:
+            ctx.save_for_backward(decay * -1.5)
+            return a.add_(1).mul_(decay)
+        ctx.save_for_backward((a + 1).mul_(decay).mul_(-5 / 6))
+        return (a * a).div_(3).add_(a).add_(1).mul_(decay)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+        (slope,) = ctx.saved_tensors
+        return slope.mul_(g), None
 
 
 def _tracked(kernel: Kernel) -> tuple[Kernel, dict[str, Tensor]]:
