@@ -13,6 +13,13 @@ use                           for
 `RidgeChoice`                 the ridge that it chose, with the curve
 `conjugate_gradient`          A x = b for a matrix that is only multiplied with, many b at once
 `LowRankPreconditioner`       to cut its steps, from a `pivoted_cholesky`
+`nystrom_preconditioner`      the same from products alone, where no column can be asked for
+`chebyshev_iteration`         such systems without inner products, from bounds of the spectrum
+`largest_eigenvalue`          such a bound, from a few products
+`lanczos`                     a tridiagonal matrix in place of a large one, on a Krylov space
+`stochastic_logdet`           log-determinants of matrices that are only multiplied with
+`stochastic_trace`            traces of functions of them, both with standard errors
+`spectral_density`            all of their spectrum at a glance
 `solve_psd`                   the same for a dense matrix that fits into memory
 `solve_refined`               the same, in half the time where the matrix is large and has a ridge
 `IncrementalCholesky`         a factor that rows join and leave
@@ -20,6 +27,7 @@ use                           for
 `ridge_leverage_scores`       how much each point, or neuron, matters to such a fit
 `approximate_leverage_scores` the same for a matrix that is never built
 `SequentialLeverage`          the same in one pass over a stream, from a small weighted dictionary
+`ink_estimate`                the same where scores must not be too large, and columns come whole
 `effective_dimension`         the sum of the scores: how many directions stand out
 `pivoted_cholesky`            the k points that leave the least variance, greedily, from a few
                               columns of a matrix that is never built
@@ -49,6 +57,7 @@ or callables; all of it runs in float64.
 
 from .approximate_leverage import LeverageEstimate as LeverageEstimate
 from .approximate_leverage import approximate_leverage_scores as approximate_leverage_scores
+from .chebyshev import chebyshev_iteration as chebyshev_iteration
 from .christoffel import ChristoffelDensity as ChristoffelDensity
 from .conjugate_gradient import conjugate_gradient as conjugate_gradient
 from .dominance_sums import dominance_sums as dominance_sums
@@ -57,11 +66,17 @@ from .dpp import sample_kdpp as sample_kdpp
 from .gcv import GCVCurve as GCVCurve
 from .grid_sums import dominance_sums_on_grid as dominance_sums_on_grid
 from .incremental_cholesky import IncrementalCholesky as IncrementalCholesky
+from .ink_estimate import InkEstimate as InkEstimate
+from .ink_estimate import ink_estimate as ink_estimate
+from .lanczos import LanczosResult as LanczosResult
+from .lanczos import lanczos as lanczos
+from .lanczos import largest_eigenvalue as largest_eigenvalue
 from .leverage import effective_dimension as effective_dimension
 from .leverage import ridge_leverage_scores as ridge_leverage_scores
 from .linear_solution import LinearSolution as LinearSolution
 from .normal_equations import NormalSolution as NormalSolution
 from .normal_equations import solve_normal_equations as solve_normal_equations
+from .nystrom_preconditioner import nystrom_preconditioner as nystrom_preconditioner
 from .optimal_least_squares import LeastSquares as LeastSquares
 from .optimal_least_squares import OptimalDesign as OptimalDesign
 from .optimal_least_squares import optimal_design as optimal_design
@@ -80,6 +95,11 @@ from .sequential_leverage import SequentialLeverage as SequentialLeverage
 from .smoother import Smoothing as Smoothing
 from .smoother import smooth as smooth
 from .solve_psd import solve_psd as solve_psd
+from .stochastic_lanczos import SpectralDensity as SpectralDensity
+from .stochastic_lanczos import StochasticEstimate as StochasticEstimate
+from .stochastic_lanczos import spectral_density as spectral_density
+from .stochastic_lanczos import stochastic_logdet as stochastic_logdet
+from .stochastic_lanczos import stochastic_trace as stochastic_trace
 from .streaming_moments import StreamingMoments as StreamingMoments
 from .streaming_ridge import RidgeSolution as RidgeSolution
 from .streaming_ridge import StreamingRidge as StreamingRidge
