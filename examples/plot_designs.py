@@ -13,11 +13,13 @@ import torch
 from mercer.kernels import RBF
 from mercer.linalg import (
     ChristoffelDensity,
+    InkEstimate,
     LeastSquares,
     OptimalDesign,
     SequentialLeverage,
     Smoothing,
     effective_dimension,
+    ink_estimate,
     optimal_design,
     pivoted_cholesky,
     rescaled_volume_sampling,
@@ -112,7 +114,22 @@ ax.minorticks_off()
 ax.legend(frameon=False)
 
 # %%
-# `StreamingNystroem` is the same as a transformer, with ``partial_fit``.
+# `ink_estimate` has scores that are never too large where its columns suffice, and pays for that:
+# it needs whole columns, and many more of them.
+
+part = kernel(stream[:200])
+kept = ink_estimate(
+    lambda i, j: part[i][:, j], part.diagonal(), ridge=ridge, num_columns=3000, generator=0
+)
+assert isinstance(kept, InkEstimate)
+exact = ridge_leverage_scores(part, ridge=ridge)[kept.index]
+share = kept.scores / exact
+print(
+    f"{len(kept.index)} of 200 columns, scores {share.min():.2f} to {share.max():.2f} of exact ones"
+)
+
+# %%
+# `StreamingNystroem` is the sequential dictionary as a transformer, with ``partial_fit``.
 
 machine = StreamingNystroem(RBF(1.0), ridge=ridge, random_state=0)
 for batch in stream.split(800):
