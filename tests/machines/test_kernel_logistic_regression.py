@@ -40,7 +40,7 @@ class TestLandmarks(MachineContract):
 
     def blockwise(self):
         x = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0)).double()
-        return self.make(), x
+        return self.make(kernel=RBF(1.0)), x
 
 
 def roots(kernel, x, q):

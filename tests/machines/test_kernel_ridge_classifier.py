@@ -37,7 +37,7 @@ class TestLandmarks(MachineContract):
 
     def blockwise(self):
         x = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0)).double()
-        return self.make(), x
+        return self.make(kernel=RBF(1.0)), x
 
 
 def data(n=120, classes=2, seed=0):

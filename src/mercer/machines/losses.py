@@ -24,6 +24,10 @@ class Loss(abc.ABC):
         """Differentiate by f, (n, q)."""
 
     @abc.abstractmethod
+    def steepest(self) -> float:
+        """Sum the largest second derivatives of rows; zero where they never vanish."""
+
+    @abc.abstractmethod
     def state(self, f: Tensor) -> Tensor:
         """Return what the second derivative at f is made of, (n, q)."""
 
@@ -51,6 +55,10 @@ class LogisticLoss(Loss):
     def gradient(self, f: Tensor) -> Tensor:
         """Differentiate by f."""
         return -self.weights * self.signs * torch.sigmoid(-self.signs * f)
+
+    def steepest(self) -> float:
+        """Return zero."""
+        return 0.0
 
     def state(self, f: Tensor) -> Tensor:
         """Return w p (1 - p), which does not lose digits on either side."""
@@ -81,6 +89,10 @@ class MultinomialLoss(Loss):
     def gradient(self, f: Tensor) -> Tensor:
         """Differentiate by f."""
         return self.weights * (f.softmax(-1) - self.onehot)
+
+    def steepest(self) -> float:
+        """Return zero."""
+        return 0.0
 
     def state(self, f: Tensor) -> Tensor:
         """Return the probabilities."""
@@ -121,10 +133,14 @@ class SmoothHinge(Loss):
         gap = (self.level - self.signs * f).clamp(0, self.width)
         return -self.weights * self.signs * gap / self.width
 
+    def steepest(self) -> float:
+        """Sum the largest second derivatives."""
+        return float(self.weights.sum()) / self.width
+
     def state(self, f: Tensor) -> Tensor:
         """Return the second derivative."""
         gap = self.level - self.signs * f
-        return self.weights * ((gap > 0) & (gap < self.width)) / self.width
+        return self.weights * ((gap > 0) & (gap <= self.width)) / self.width
 
     def multiply(self, state: Tensor, v: Tensor) -> Tensor:
         """Multiply by the second derivative."""
@@ -157,10 +173,14 @@ class SmoothInsensitive(Loss):
         gap = (off.abs() - self.epsilon).clamp(0, self.width)
         return self.weights * off.sign() * gap / self.width
 
+    def steepest(self) -> float:
+        """Sum the largest second derivatives."""
+        return float(self.weights.sum()) / self.width
+
     def state(self, f: Tensor) -> Tensor:
         """Return the second derivative."""
         gap = (f - self.targets).abs() - self.epsilon
-        return self.weights * ((gap > 0) & (gap < self.width)) / self.width
+        return self.weights * ((gap > 0) & (gap <= self.width)) / self.width
 
     def multiply(self, state: Tensor, v: Tensor) -> Tensor:
         """Multiply by the second derivative."""

@@ -104,8 +104,8 @@ def newton_cg(
     def penalty(v: Tensor) -> float:
         return float(ridge / 2 * v[:-1].square().sum() + (linear * v).sum())
 
-    def ridged(v: Tensor) -> Tensor:
-        return torch.cat([ridge * v[:-1], torch.zeros_like(v[-1:])])
+    def ridged(v: Tensor, damping: Tensor | float = 0.0) -> Tensor:
+        return torch.cat([ridge * v[:-1], damping * v[-1:]])
 
     f = forward(z)  # (n, q)
     objective = loss.value(f) + penalty(z)
@@ -114,14 +114,16 @@ def newton_cg(
         gradient = backward(loss.gradient(f)) + ridged(z) + linear
         state = loss.state(f)
         curvature = loss.diagonal(state).sum(0)  # (q,)
-        curvature = curvature.clamp_min(1e-3 * float(curvature.mean()) + 1e-12)
+        # Where all rows lie on straight parts of the loss, nothing would hold the intercept.
+        damping = (1e-5 * loss.steepest() - curvature).clamp_min(0)
+        curvature = (curvature + damping).clamp_min(1e-12)
         scale = torch.cat([ridge + torch.outer(basis.moments, curvature), curvature.unsqueeze(0)])
         size = float((gradient.square() / scale).sum().sqrt())
         norms = size if norms is None else norms
         if size == 0.0:
             return NewtonFit(z[:-1], z[-1], iteration, 0.0, True)
         step = _solve(
-            lambda v, s=state: backward(loss.multiply(s, forward(v))) + ridged(v),
+            lambda v, s=state, d=damping: backward(loss.multiply(s, forward(v))) + ridged(v, d),
             -gradient,
             scale,
             min(0.1, (size / norms) ** 0.5) if fall > 1e-5 else 1e-5,
