@@ -50,7 +50,7 @@ class TestRandomized(MachineContract):
 class TestNystroem(MachineContract):
     def make(self, **params):
         options = {"n_components": 3, "random_state": 0, "eigen_solver": "nystroem"}
-        return KernelPCA(**(options | {"num_landmarks": 20} | params))
+        return KernelPCA(**(options | {"landmarks": 20} | params))
 
     def test_precomputed_matrices(self):
         with pytest.raises(ValueError, match="eigen_solver: landmarks need rows"):
@@ -129,8 +129,8 @@ def test_scores_of_the_training_rows_are_those_of_new_rows():
 def test_landmarks_at_all_rows_are_exact():
     x, q = _rows(60), _rows(20, seed=1)
     exact = KernelPCA(4, kernel=RBF(2.0)).fit(x)
-    options = {"eigen_solver": "nystroem", "landmarks": "greedy", "random_state": 0}
-    found = KernelPCA(4, kernel=RBF(2.0), num_landmarks=60, **options).fit(x)
+    options = {"eigen_solver": "nystroem", "selection": "greedy", "random_state": 0}
+    found = KernelPCA(4, kernel=RBF(2.0), landmarks=60, **options).fit(x)
     np.testing.assert_allclose(found.transform(q), exact.transform(q), atol=1e-6)
     np.testing.assert_allclose(found.eigenvalues_, exact.eigenvalues_, rtol=1e-7)
     share = exact.explained_variance_ratio_
@@ -234,8 +234,8 @@ def test_constant_rows_have_no_components():
         (TypeError, "n_components", {"n_components": 1.5}),
         (ValueError, "kernel: expected one of", {"kernel": "gauss"}),
         (ValueError, "eigen_solver", {"eigen_solver": "arpack"}),
-        (ValueError, "landmarks", {"landmarks": "best"}),
-        (ValueError, "num_landmarks", {"num_landmarks": 0}),
+        (ValueError, "selection", {"selection": "best"}),
+        (ValueError, "landmarks", {"landmarks": 0}),
         (ValueError, "alpha", {"alpha": -1.0}),
         (ValueError, "tol", {"tol": -1.0}),
         (ValueError, "preimage", {"preimage": "none"}),

@@ -24,13 +24,13 @@ class TestContract(MachineContract):
         return [
             SpectralClustering(2, **options),
             SpectralClustering(2, eigen_solver="randomized", **options),
-            SpectralClustering(2, eigen_solver="nystroem", num_landmarks=30, **options),
+            SpectralClustering(2, eigen_solver="nystroem", landmarks=30, **options),
         ]
 
     def blockwise(self):
         x = torch.cat([self.rows() for _ in range(60)])
         x = x + 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).double()
-        return self.make(eigen_solver="nystroem", num_landmarks=20), x
+        return self.make(eigen_solver="nystroem", landmarks=20), x
 
 
 def _moons(seed=0, n=300):
@@ -48,7 +48,7 @@ def test_moons(solver, evidence):
     for seed in range(3):
         x, y = _moons(seed)
         model = SpectralClustering(
-            2, RBF(60**-0.5), eigen_solver=solver, num_landmarks=100, random_state=0
+            2, RBF(60**-0.5), eigen_solver=solver, landmarks=100, random_state=0
         )
         found.append(adjusted_rand_score(y, model.fit_predict(x)))
     evidence(required=">= 0.99", measured=min(found))
@@ -85,7 +85,7 @@ def test_landmarks_at_all_rows_are_exact():
     options = {"n_components": 3, "random_state": 0}
     exact = SpectralClustering(2, RBF(0.3), **options).fit(x)
     found = SpectralClustering(
-        2, RBF(0.3), eigen_solver="nystroem", landmarks="greedy", num_landmarks=120, **options
+        2, RBF(0.3), eigen_solver="nystroem", selection="greedy", landmarks=120, **options
     ).fit(x)
     np.testing.assert_allclose(found.eigenvalues_, exact.eigenvalues_, rtol=1e-9)
     np.testing.assert_allclose(found.embedding_, exact.embedding_, atol=1e-6)
@@ -95,7 +95,7 @@ def test_landmarks_at_all_rows_are_exact():
 def test_new_rows(solver):
     x, _ = _moons()
     model = SpectralClustering(
-        2, RBF(0.13), eigen_solver=solver, num_landmarks=100, random_state=0, eigen_tol=1e-11
+        2, RBF(0.13), eigen_solver=solver, landmarks=100, random_state=0, eigen_tol=1e-11
     ).fit(x)
     assert (model.predict(x) == model.labels_).all()
     q, y = _moons(5, 500)
@@ -109,7 +109,7 @@ def test_new_rows(solver):
 
 def test_many_rows():
     x, y = _moons(n=20_000)
-    options = {"num_landmarks": 200, "n_init": 3, "random_state": 0}
+    options = {"landmarks": 200, "n_init": 3, "random_state": 0}
     found = SpectralClustering(2, RBF(0.13), eigen_solver="nystroem", **options).fit(x)
     assert adjusted_rand_score(y, found.labels_) > 0.99
 
@@ -136,8 +136,8 @@ X = np.random.default_rng(0).normal(size=(12, 2))
             "eigen_solver: landmarks need",
             {"eigen_solver": "nystroem", "kernel": "precomputed"},
         ),
-        (ValueError, "landmarks", {"landmarks": "best"}),
-        (ValueError, "num_landmarks", {"num_landmarks": 0}),
+        (ValueError, "selection", {"selection": "best"}),
+        (ValueError, "landmarks", {"landmarks": 0}),
         (ValueError, "eigen_tol", {"eigen_tol": 0.0}),
         (ValueError, "n_init", {"n_init": 0}),
         (ValueError, "kernel: expected a kernel with positive row sums", {"kernel": Linear()}),

@@ -18,6 +18,10 @@ interactions           `Polynomial`; `Linear` for none
 attention              `Exponential`, which softmax normalises
 an offset, a noise     `Constant`, `White`
 a matrix already       `Precomputed`
+distances between      `distance_kernel`, which is classical scaling; `perplexity_bandwidths`
+points
+similarities that are  `nearest_psd` repairs them, and says what that took; `center_kernel`
+no kernel
 several of these       ``k1 + k2``, ``k1 * k2``, ``2.0 * k``: `Sum`, `Product`, `Scaled`
 a name                 `resolve_kernel`
 a wide network         `dual`: what a layer does to covariances (see `Dual`)
@@ -67,6 +71,11 @@ from .precomputed import Precomputed as Precomputed
 from .rational_quadratic import RationalQuadratic as RationalQuadratic
 from .rbf import RBF as RBF
 from .registry import resolve_kernel as resolve_kernel
+from .similarity import PSDRepair as PSDRepair
+from .similarity import center_kernel as center_kernel
+from .similarity import distance_kernel as distance_kernel
+from .similarity import nearest_psd as nearest_psd
+from .similarity import perplexity_bandwidths as perplexity_bandwidths
 from .spectral_mixture import SpectralMixture as SpectralMixture
 from .stationary import Radial as Radial
 from .stationary import Stationary as Stationary

@@ -151,7 +151,7 @@ def gram_components(
 
 
 def landmark_components(
-    known: KernelInput, wanted: int, *, num_landmarks: int, landmarks: str, seed: int
+    known: KernelInput, wanted: int, *, landmarks: int, selection: str, seed: int
 ) -> KernelComponents:
     """Take the principal components of landmark features, a block of rows at a time.
 
@@ -161,9 +161,9 @@ def landmark_components(
         The points.
     wanted : int
         How many components; at most as many as landmarks.
-    num_landmarks : int
+    landmarks : int
         How many landmarks; at most as many as points.
-    landmarks : str
+    selection : str
         How they are chosen.
     seed : int
         Of that choice.
@@ -175,8 +175,8 @@ def landmark_components(
     """
     points = known.points.double()
     n = len(points)
-    size = min(num_landmarks, n)
-    phi = Nystroem.from_data(known.kernel, points, size, landmarks=landmarks, generator=seed)
+    size = min(landmarks, n)
+    phi = Nystroem.from_data(known.kernel, points, size, landmarks=selection, generator=seed)
     blocks = points.split(block_rows(8 * 4 * size, most=2**14))
     shift = phi(blocks[0]).mean(0)  # near the mean, so that little cancels
     total, scatter = points.new_zeros(size), points.new_zeros(size, size)

@@ -56,9 +56,9 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Machine):
         it does not fit, until residuals are below ``tol``, and ``"nystroem"`` takes the components
         of landmark features, at a cost that grows with n. ``"auto"`` is dense up to 1,000 rows or
         where a tenth of all components or more are asked for.
-    num_landmarks : int, default 256
+    landmarks : int, default 256
         How many, for ``"nystroem"``; at most one a row.
-    landmarks : {"kmeans", "leverage", "kdpp", "greedy", "uniform"}, default "kmeans"
+    selection : {"kmeans", "leverage", "kdpp", "greedy", "uniform"}, default "kmeans"
         How they are chosen; see `mercer.features.choose_landmarks`.
     tol : float, default 0
         Residual of ``"randomized"``, as a share of the largest eigenvalue; 0 is 1e-10.
@@ -125,8 +125,8 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Machine):
         fit_inverse_transform: bool = False,
         preimage: str = "ridge",
         eigen_solver: str = "auto",
-        num_landmarks: int = 256,
-        landmarks: str = "kmeans",
+        landmarks: int = 256,
+        selection: str = "kmeans",
         tol: float = 0,
         remove_zero_eig: bool = False,
         standardize: bool = False,
@@ -138,8 +138,8 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Machine):
         self.fit_inverse_transform = fit_inverse_transform
         self.preimage = preimage
         self.eigen_solver = eigen_solver
-        self.num_landmarks = num_landmarks
         self.landmarks = landmarks
+        self.selection = selection
         self.tol = tol
         self.remove_zero_eig = remove_zero_eig
         self.standardize = standardize
@@ -197,8 +197,8 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Machine):
             found = landmark_components(
                 known,
                 wanted,
-                num_landmarks=self.num_landmarks,
                 landmarks=self.landmarks,
+                selection=self.selection,
                 seed=seed,
             )
         else:
@@ -226,8 +226,8 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Machine):
             check_int("n_components", self.n_components)
         check_choice("eigen_solver", self.eigen_solver, _SOLVERS)
         check_choice("preimage", self.preimage, ("ridge", "fixed_point"))
-        check_choice("landmarks", self.landmarks, LANDMARK_CHOICES)
-        check_int("num_landmarks", self.num_landmarks)
+        check_choice("selection", self.selection, LANDMARK_CHOICES)
+        check_int("landmarks", self.landmarks)
         check_real("alpha", self.alpha, least=0.0)
         check_real("tol", self.tol, least=0.0)
         matrix = isinstance(self.kernel, str) and self.kernel == "precomputed"

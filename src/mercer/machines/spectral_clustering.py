@@ -53,9 +53,9 @@ class SpectralClustering(ClusterMixin, Machine):
         ``"dense"`` decomposes the matrix, ``"randomized"`` only multiplies with it, in tiles where
         it does not fit, and ``"nystroem"`` takes features of landmarks in its place, at a cost
         that grows with n. ``"auto"`` is dense up to 1,000 rows.
-    num_landmarks : int, default 256
+    landmarks : int, default 256
         How many, for ``"nystroem"``; at most one a row.
-    landmarks : {"kmeans", "leverage", "kdpp", "greedy", "uniform"}, default "kmeans"
+    selection : {"kmeans", "leverage", "kdpp", "greedy", "uniform"}, default "kmeans"
         How they are chosen; see `mercer.features.choose_landmarks`.
     eigen_tol : float, default 1e-8
         Residual of ``"randomized"``, as a share of the largest eigenvalue, which is 1.
@@ -123,8 +123,8 @@ class SpectralClustering(ClusterMixin, Machine):
         *,
         n_components: int | None = None,
         eigen_solver: str = "auto",
-        num_landmarks: int = 256,
-        landmarks: str = "kmeans",
+        landmarks: int = 256,
+        selection: str = "kmeans",
         eigen_tol: float = 1e-8,
         n_init: int = 10,
         standardize: bool = False,
@@ -134,8 +134,8 @@ class SpectralClustering(ClusterMixin, Machine):
         self.kernel = kernel
         self.n_components = n_components
         self.eigen_solver = eigen_solver
-        self.num_landmarks = num_landmarks
         self.landmarks = landmarks
+        self.selection = selection
         self.eigen_tol = eigen_tol
         self.n_init = n_init
         self.standardize = standardize
@@ -192,8 +192,8 @@ class SpectralClustering(ClusterMixin, Machine):
         if self.n_components is not None:
             wanted = check_int("n_components", self.n_components)
         check_choice("eigen_solver", self.eigen_solver, _SOLVERS)
-        check_choice("landmarks", self.landmarks, LANDMARK_CHOICES)
-        check_int("num_landmarks", self.num_landmarks)
+        check_choice("selection", self.selection, LANDMARK_CHOICES)
+        check_int("landmarks", self.landmarks)
         check_int("n_init", self.n_init)
         check_real("eigen_tol", self.eigen_tol, above=0.0)
         matrix = isinstance(self.kernel, str) and self.kernel == "precomputed"
@@ -249,9 +249,9 @@ class SpectralClustering(ClusterMixin, Machine):
         """Return the same for features of landmarks in the place of the kernel."""
         points = known.points.double()
         n = len(points)
-        size = min(self.num_landmarks, n)
+        size = min(self.landmarks, n)
         phi = Nystroem.from_data(
-            known.kernel, points, size, landmarks=self.landmarks, generator=seed
+            known.kernel, points, size, landmarks=self.selection, generator=seed
         )
         blocks = points.split(block_rows(8 * 4 * size, most=2**14))
         total = torch.stack([phi(block).sum(0) for block in blocks]).sum(0)  # (m,)
