@@ -21,7 +21,8 @@ from mercer.machines import KernelRidge, TablePredictor
 from mercer.report import PALETTE
 
 plt.rcParams["axes.prop_cycle"] = plt.cycler(color=PALETTE["light"])  # colour-blind safe
-folder = Path(tempfile.mkdtemp())
+kept = tempfile.TemporaryDirectory()
+folder = Path(kept.name)
 source = random.Random(0)
 
 # %%
@@ -102,4 +103,5 @@ out = folder / "fitted"
 options = ["--kernel", "rbf", "matern52", "ntk", "--budget", "1", "--threads", "1"]
 main(["fit", str(patients), "--target", "progression", "--out", str(out), *options])
 main(["predict", str(out / "model"), str(patients), "--out", str(folder / "predictions.csv")])
+kept.cleanup()
 plt.show()

@@ -15,7 +15,7 @@ from sklearn import datasets
 from sklearn.kernel_ridge import KernelRidge as Reference
 
 from mercer.cli import fit_job, fit_models
-from mercer.cli.fit_budget import Budget, affordable
+from mercer.cli.fit_budget import Budget, affordable, forecast, next_fit
 from mercer.cli.fit_candidates import TITLES, candidates, make_kernel
 from mercer.cli.fit_plan import plan_fit
 from mercer.cli.fit_scores import (
@@ -345,15 +345,29 @@ class TestBudget:
 
     def test_forecasts(self):
         last = {"rows": 1000, "landmarks": None, "seconds": 10.3}
-        # Twice the rows take eight times as long, with some caution.
-        for seconds, want in ((113, (2000, None)), (60, None)):
-            found = affordable(last, 2000, seconds, False)
-            assert (found == want) if want else (found is not None and found != (2000, None))
+        # Twice the rows take up to eight times as long, with some caution.
+        assert 4 * 10 < forecast(last, 2000, None, False) < 8 * 10 * 1.5
+        assert affordable(last, 2000, 113.0, False) == (2000, None)
         assert affordable(last, 2000, 3.0, False) is None
-        rows, landmarks = affordable(last, 20_000, 150.0, False) or (0, 0)
-        assert rows == 20_000
-        assert landmarks is not None
-        assert 200 <= landmarks < 1500
+        found = affordable(last, 20_000, 150.0, False)
+        assert found is not None
+        assert found[0] == 20_000
+        assert 200 <= (found[1] or 0) < 1000
+        for seconds in (10.0, 20.0, 60.0, 100.0, 1000.0):
+            found = affordable(last, 20_000, seconds, False)
+            assert found is None or forecast(last, *found, False) <= seconds
+
+    def test_few_landmarks_are_not_better(self):
+        last = {"rows": 80_000, "landmarks": None, "seconds": 27.6}
+        assert affordable(last, 160_000, 10.0, False) is None
+        assert affordable(last, 160_000, 300.0, False) == (160_000, None)
+
+    def test_points_of_the_curve_do_not_cost_the_last_one(self):
+        last = {"rows": 20_000, "landmarks": 1000, "seconds": 4.4}
+        plenty = next_fit(last, 40_000, 160_000, 1000.0, False)
+        assert plenty == (40_000, None)
+        seconds = 1.01 * forecast(last, 160_000, None, False)
+        assert next_fit(last, 40_000, 160_000, seconds, False) == (160_000, None)
 
     def test_what_is_left(self):
         budget = Budget(10)

@@ -8,6 +8,7 @@ _RESERVE, _LEAST_RESERVE, _MOST_RESERVE = 0.1, 5.0, 12.0
 _CAUTION = 1.4  # times what a fit is expected to take
 _OVERHEAD = 0.3  # seconds of any fit
 _LEAST_LANDMARKS = 200
+_OF_ROWS, _OF_LANDMARKS = 0.15, 0.7  # of those of the last fit, at least as many landmarks
 _LEAST_GAIN = 1.2  # times the rows of the last fit, for fewer rows than planned
 # Rows up to which machines factor the whole matrix: regression, classification.
 _MOST_EXACT = {False: 20_000, True: 5_000}
@@ -53,14 +54,29 @@ class Stopwatch:
         return time.perf_counter() - self._start
 
 
+def _centres(rows: int, landmarks: int | None, classes: bool) -> int:
+    """Return how many functions a fit adds up: of rows, or of landmarks."""
+    if landmarks is not None:
+        return landmarks
+    if rows <= _MOST_EXACT[classes]:
+        return rows
+    return 1000 if classes else max(1000, int(5 * rows**0.5))
+
+
 def _work(rows: int, landmarks: int | None, classes: bool) -> float:
     """Estimate multiplications of a fit, up to a factor."""
     if landmarks is None and rows <= _MOST_EXACT[classes]:
         return rows**3 / 3 * (_NEWTON if classes else 1) + 100.0 * rows**2
-    if landmarks is None:
-        landmarks = 1000 if classes else max(1000, int(5 * rows**0.5))
-    passes = _PASSES * rows * landmarks if classes else 0
-    return 2.0 * rows * landmarks**2 + landmarks**3 + 100.0 * rows * landmarks + passes
+    m = _centres(rows, landmarks, classes)
+    passes = _PASSES * rows * m if classes else 0
+    return 2.0 * rows * m**2 + m**3 + 100.0 * rows * m + passes
+
+
+def forecast(last: dict[str, Any], rows: int, landmarks: int | None, classes: bool) -> float:
+    """Estimate the seconds of a fit from those of the last one, not too low."""
+    pace = max(last["seconds"] - _OVERHEAD, 0.1 * last["seconds"])
+    pace *= _CAUTION / _work(last["rows"], last["landmarks"], classes)
+    return _OVERHEAD + pace * _work(rows, landmarks, classes)
 
 
 def affordable(
@@ -85,23 +101,49 @@ def affordable(
         Rows and landmarks (None as the machine has it); or None if nothing better than the last
         fit is left.
     """
-    pace = max(last["seconds"] - _OVERHEAD, 0.1 * last["seconds"])
-    pace *= _CAUTION / _work(last["rows"], last["landmarks"], classes)
-
-    def fits(count: int, landmarks: int | None) -> bool:
-        return _OVERHEAD + pace * _work(count, landmarks, classes) <= seconds
-
-    if fits(rows, None):
+    if forecast(last, rows, None, classes) <= seconds:
         return rows, None
-    # All rows on few landmarks are better than few rows.
+    # All rows on some landmarks are better than few rows, but not on too few landmarks.
+    before = _centres(last["rows"], last["landmarks"], classes)
+    exact = last["landmarks"] is None and before == last["rows"]
+    least = max(_LEAST_LANDMARKS, int(before * (_OF_ROWS if exact else _OF_LANDMARKS)))
     landmarks = max(int(5 * rows**0.5), 1000)
-    while landmarks >= _LEAST_LANDMARKS:
-        if landmarks < rows and fits(rows, landmarks):
+    while landmarks >= least:
+        if landmarks < rows and forecast(last, rows, landmarks, classes) <= seconds:
             return rows, landmarks
-        landmarks = int(0.7 * landmarks)
+        landmarks = int(0.85 * landmarks)
     fewer = rows
     while fewer > _LEAST_GAIN * last["rows"]:
         fewer = int(0.85 * fewer)
-        if fits(fewer, None):
+        if forecast(last, fewer, None, classes) <= seconds:
             return fewer, None
     return None
+
+
+def next_fit(
+    last: dict[str, Any], rows: int, whole: int, seconds: float, classes: bool
+) -> tuple[int, int | None] | None:
+    """Return the next point of a learning curve: more rows, or at once as many as there will be.
+
+    Parameters
+    ----------
+    last : dict
+        The last fit.
+    rows, whole : int
+        Rows of the next point, and all rows.
+    seconds : float
+        How long it may all take.
+    classes : bool
+        Whether it is a classification.
+
+    Returns
+    -------
+    tuple of int and int or None
+        As of `affordable`.
+    """
+    best = affordable(last, whole, seconds, classes)
+    if best is None or rows == whole:
+        return best
+    rest = seconds - forecast(last, rows, None, classes)
+    # The point in between must not cost the last one rows or landmarks.
+    return (rows, None) if affordable(last, whole, rest, classes) == best else best

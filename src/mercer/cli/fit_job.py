@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .fit_budget import Budget, Stopwatch, affordable
+from .fit_budget import Budget, Stopwatch, next_fit
 from .fit_candidates import Candidate, candidates, make_kernel
 from .fit_choice import choose, chosen
 from .fit_models import (
@@ -113,11 +113,13 @@ class FitJob:
     ) -> tuple[list[dict[str, Any]], Path]:
         """Fit to ever more rows, to all of them if the time suffices: the learning curve."""
         fits: list[dict[str, Any]] = []
-        folder = Path()
+        folder, whole = Path(), self._sizes[-1]
         for rows in self._sizes:
             landmarks = None
             if fits:
-                found = affordable(fits[-1], rows, self._budget.left, bool(self._plan.classes))
+                if rows <= fits[-1]["rows"]:
+                    continue
+                found = next_fit(fits[-1], rows, whole, self._budget.left, bool(self._plan.classes))
                 if found is None:
                     break
                 rows, landmarks = found
@@ -127,8 +129,6 @@ class FitJob:
             )
             fits.append(done)
             self._budget.add(done["seconds"])
-            if rows not in self._sizes:
-                break
         return fits, folder
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ PREDICTIONS = "predictions.safetensors"
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.001)  # of the mean of the kernel's diagonal
 _CHECKED = 256  # test rows whose predictions are compared after loading
 _PEER_ROWS = 2000  # on which the peer is timed before it gets all
+_PEER_STEP = 10  # times the rows, at most, from one timing to the next
 _PEER_SHARE = 0.15  # of the budget
 
 
@@ -186,9 +187,13 @@ def peer(
 
         rows = min(_PEER_ROWS, len(x))
         model, seconds = fit(rows)
-        most = int(rows * max(_PEER_SHARE * limit - seconds, 0) / seconds)
-        if rows < len(x) and most > rows:
-            rows = min(most, len(x))
+        while rows < len(x):
+            # Its time grows with the rows, a little more slowly; far steps are not foreseen.
+            left = max(_PEER_SHARE * limit - watch.seconds(), 0.0)
+            more = min(len(x), int(rows * min(left / seconds, _PEER_STEP)))
+            if more <= rows:
+                break
+            rows = more
             model, seconds = fit(rows)
         predict: Callable[..., Any] = model.predict_proba if plan.classes else model.predict
         found = torch.from_numpy(predict(plan.x_test.numpy())).double()
