@@ -167,7 +167,7 @@ class MachineContract(abc.ABC):
             return
         machine, prefix = self.make(kernel=RBF()), ""
         y, scoring = self.targets(self.rows()), None
-        if get_tags(machine).transformer_tags is not None:
+        if get_tags(machine).transformer_tags is not None and not is_classifier(machine):
             machine = make_pipeline(machine, Ridge())
             prefix = f"{machine.steps[0][0]}__"
             y = self.rows()[:, 0].numpy()

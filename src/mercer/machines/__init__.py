@@ -22,6 +22,7 @@ labels               parameters
 a table with holes   `TablePredictor`: an encoder with a machine, as ``mercer fit`` saves it
 and categories
 to reduce columns    `KernelPCA`: principal components in the feature space of any kernel
+                     `KernelDiscriminantAnalysis`: the columns that tell classes apart
 clusters             `KernelKMeans`: means in the feature space of any kernel
                      `SpectralClustering`: clusters of any shape
 to compare samples   `mmd`, and `mmd_test` whether they come from one distribution
@@ -50,6 +51,9 @@ from .kde_phase import KDEPhase as KDEPhase
 from .kde_phase import kde_log_density_prediction as kde_log_density_prediction
 from .kde_phase import kde_phase as kde_phase
 from .kernel_density import KernelDensity as KernelDensity
+from .kernel_discriminant_analysis import (
+    KernelDiscriminantAnalysis as KernelDiscriminantAnalysis,
+)
 from .kernel_k_means import KernelKMeans as KernelKMeans
 from .kernel_logistic_regression import KernelLogisticRegression as KernelLogisticRegression
 from .kernel_pca import KernelPCA as KernelPCA
