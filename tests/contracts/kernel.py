@@ -6,6 +6,7 @@ import io
 import pickle
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -299,6 +300,20 @@ class KernelContract(abc.ABC):
                 p.data += 0.1
         assert torch.equal(k(x), self.make()(x))
         assert repr(clone(copy.deepcopy(k))) == repr(k)
+
+    def test_equal_kernels_have_one_hash(self):
+        """scikit-learn compares parameters by it, and caches pipelines by it."""
+        k = self.make()
+        twins = copy.deepcopy(k), pickle.loads(pickle.dumps(k)), self.make()
+        assert {joblib.hash(twin) for twin in twins} == {joblib.hash(k)}
+        back = pickle.loads(pickle.dumps(k, protocol=3))  # the one that is hashed
+        x = self.points(3)
+        assert torch.equal(back(x), k(x)) and repr(back) == repr(k)
+        trains = [p.requires_grad for p in k.parameters()]
+        assert [p.requires_grad for p in back.parameters()] == trains
+        for p in k.parameters():
+            p.data += 0.1
+            assert joblib.hash(k) != joblib.hash(back)
 
     def test_repr_builds_it(self):
         if not self.repr_builds:

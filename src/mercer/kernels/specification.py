@@ -1,6 +1,7 @@
 """What a kernel was built with: parameters for scikit-learn, a config for files, a repr."""
 
 import abc
+import copyreg
 import inspect
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from .._core.saving import Saveable, class_in
 from .hyperparameter import plain_value
+from .stable_state import HASHING, stable
 
 
 class Specification(Saveable, abc.ABC):
@@ -130,6 +132,15 @@ class Specification(Saveable, abc.ABC):
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**{name: _decode(value) for name, value in config.items()})
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle as modules do, but so that joblib's hash of equal kernels is the same.
+
+        scikit-learn compares parameters by that hash, and caches the fits of a pipeline by it.
+        """
+        if protocol != HASHING:
+            return super().__reduce_ex__(protocol)
+        return copyreg.__newobj__, (type(self),), stable(vars(self))  # type: ignore[attr-defined]
 
     # -- repr ------------------------------------------------------------------------------------
 
