@@ -116,6 +116,21 @@ def test_ridge_left_to_the_library():
     assert 30 / 1.3 <= dimension <= 30 * 1.3
 
 
+@pytest.mark.parametrize("share", [0.0, 0.95])
+def test_as_many_landmarks_as_the_data_ask_for(share):
+    k = _rbf(_clustered(2000, share))
+    exact = ridge_leverage_scores(k, ridge=1.0)
+    dimension = float(exact.sum())
+    found = _estimate(k, oversampling=10.0, ridge=1.0, generator=0)
+    assert len(found.landmarks) == pytest.approx(max(10 * dimension, 64), rel=0.35)
+    assert found.effective_dimension == pytest.approx(float(found.scores.sum()))
+    assert found.effective_dimension == pytest.approx(dimension, rel=0.25)
+    ratio = found.scores / exact
+    assert float(ratio.quantile(0.005)) >= 0.5 and float(ratio.quantile(0.995)) <= 2.5
+    few = _estimate(k[:40, :40], oversampling=1.0, ridge=1.0, generator=0)  # all are landmarks
+    torch.testing.assert_close(few.scores, ridge_leverage_scores(k[:40, :40], ridge=1.0))
+
+
 def test_low_rank_and_zero_matrices():
     a = torch.randn(300, 3, dtype=torch.float64)
     k = a @ a.mT
@@ -186,6 +201,10 @@ GOOD = {"entries": lambda i, j: torch.eye(5)[i][:, j], "diagonal": torch.ones(5)
         (ValueError, "num_landmarks: expected at most the 5 points, got 6", {"num_landmarks": 6}),
         (ValueError, "num_landmarks", {"num_landmarks": 0}),
         (TypeError, "num_landmarks", {"num_landmarks": 2.0}),
+        (TypeError, "num_landmarks, oversampling: .*neither", {"num_landmarks": None}),
+        (TypeError, "num_landmarks, oversampling: .*both", {"oversampling": 2.0}),
+        (ValueError, "oversampling", {"num_landmarks": None, "oversampling": 0.0}),
+        (TypeError, "ridge", {"num_landmarks": None, "oversampling": 2.0, "ridge": None}),
         (ValueError, "ridge", {"ridge": 0.0}),
         (TypeError, "generator", {"generator": "0"}),
         (ValueError, "semi-definite", {"entries": lambda i, j: 1.0 - 2.0 * (i[:, None] == j)}),

@@ -118,6 +118,30 @@ def test_large_and_ill_conditioned():
     assert 300 < int((points < k).sum()) < 468  # which of the two is a fair coin
 
 
+def test_a_factor_of_any_condition_has_the_law_of_its_span():
+    # With as many points as columns only the span matters: det(A_S) = det(Q_S) det(R). The
+    # eigenvalues of A A^T are 24 decades apart, which no n x n matrix could hold.
+    basis = _orthonormal(6, 3)
+    mix = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1e-6, 3e-7], [0.0, 0.0, 1e-12]]).double()
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.stack(
+        [sample_kdpp(factor=basis @ mix, size=3, generator=generator) for _ in range(2000)]
+    )
+    assert _chi_square(samples, _minors(basis @ basis.mT, 3)) > 1e-4
+
+
+def test_marginals_of_ten_points_by_enumeration():
+    matrix = _psd(10, 10)
+    minors = _minors(matrix, 4)
+    total = sum(minors.values())
+    law = [sum(p for s, p in minors.items() if i in s) / total for i in range(10)]
+    samples = _draw_many(*torch.linalg.eigh(matrix), 4, DRAWS, torch.Generator().manual_seed(0))
+    share = torch.bincount(samples.flatten(), minlength=10) / DRAWS
+    for i in range(10):
+        assert abs(float(share[i]) - law[i]) <= 4 * (law[i] * (1 - law[i]) / DRAWS) ** 0.5
+    assert _chi_square(samples, minors) > 1e-4
+
+
 def test_all_points_and_degenerate_spectra():
     assert sample_kdpp(torch.eye(5), size=5, generator=0).tolist() == [0, 1, 2, 3, 4]
     samples = _draw_many(*torch.linalg.eigh(torch.eye(5).double()), 2, DRAWS, None)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mercer
-from mercer.linalg import ridge_leverage_scores
+from mercer.linalg import effective_dimension, ridge_leverage_scores
 
 
 def _factor(n, p, seed=0, decades=0.0):
@@ -31,6 +31,8 @@ def test_definition_and_effective_dimension(n, p, log_ridge, seed):
     eigenvalues = torch.linalg.svdvals(a).square()
     dimension = float((eigenvalues / (eigenvalues + ridge)).sum())
     assert float(from_factor.sum()) == pytest.approx(dimension, rel=1e-10)
+    assert effective_dimension(k, ridge=ridge) == pytest.approx(dimension, rel=1e-8)
+    assert effective_dimension(factor=a, ridge=ridge) == pytest.approx(dimension, rel=1e-10)
     assert 0 <= float(from_factor.min()) <= float(from_factor.max()) <= 1
 
 
@@ -105,3 +107,26 @@ def test_memory_budget():
         pytest.raises(MemoryError, match="factor"),
     ):
         ridge_leverage_scores(factor=torch.ones(1000, 10), ridge=1.0)
+
+
+def test_effective_dimension_without_ridge_is_the_rank():
+    assert effective_dimension(factor=_factor(9, 4), ridge=0) == 4.0
+    assert effective_dimension(torch.zeros(5, 5), ridge=0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "kwargs"),
+    [
+        (TypeError, "matrix, factor", {"ridge": 1.0}),
+        (ValueError, "ridge", {"matrix": torch.eye(3), "ridge": -1.0}),
+        (TypeError, "ridge", {"matrix": torch.eye(3), "ridge": None}),
+        (
+            ValueError,
+            "semi-definite",
+            {"matrix": torch.ones(2, 2) - 2 * torch.eye(2), "ridge": 1.0},
+        ),
+    ],
+)
+def test_errors_of_the_effective_dimension(error, match, kwargs):
+    with pytest.raises(error, match=match):
+        effective_dimension(**kwargs)

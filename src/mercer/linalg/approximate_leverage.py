@@ -1,5 +1,6 @@
 """Ridge leverage scores of a matrix that is never built, by recursive sampling."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ Entries = Callable[[Tensor, Tensor], Tensor]
 
 _LARGEST_BLOCK = 4096  # rows at once
 _SPARE = 4.0  # landmarks for each effective dimension, where the ridge is left to the library
+_FEWEST = 64  # landmarks, where their number is left to the data
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +42,19 @@ class LeverageEstimate:
     landmarks: Tensor
     probabilities: Tensor
 
+    @property
+    def effective_dimension(self) -> float:
+        """Sum of the scores: an estimate of tr K (K + ridge I)^-1."""
+        return float(self.scores.double().sum())
+
 
 @torch.no_grad()
 def approximate_leverage_scores(
     entries: Entries,
     diagonal: Tensor,
     *,
-    num_landmarks: int,
+    num_landmarks: int | None = None,
+    oversampling: float | None = None,
     ridge: float | None = None,
     generator: RandomSource | int | None = None,
 ) -> LeverageEstimate:
@@ -62,10 +70,11 @@ def approximate_leverage_scores(
     back each part is scored by the D of the one half its size, and gives a new D. The work is
     O(n s^2) for s landmarks, the memory O(n + s^2).
 
-    The more landmarks for the effective dimension (the sum of the scores), the closer: at 3
+    The number of landmarks is given, or it is ``oversampling`` times the effective dimension (the
+    sum of the scores) of each part, as it is found. The more for that dimension, the closer: at 3
     times as many nearly all estimates are between 0.4 and 7 times the exact score, at 6 times
-    between 0.6 and 2.5, at 12 times between 0.7 and 2. With too few they are too large: what
-    the landmarks missed looks important. They are not one-sided.
+    between 0.6 and 2.5, at 12 times between 0.7 and 2. With too few they are too large: what the
+    landmarks missed looks important. They are not one-sided.
 
     Parameters
     ----------
@@ -74,11 +83,14 @@ def approximate_leverage_scores(
         ``lambda i, j: kernel(x[i], x[j])``.
     diagonal : Tensor of shape (n,)
         Of K.
-    num_landmarks : int
+    num_landmarks : int, optional
         s, at most n.
+    oversampling : float, optional
+        In place of it: s is so many times the effective dimension, and at least 64.
     ridge : float, optional
-        The ridge, positive, in the units of K's eigenvalues (not divided by n); None takes the
-        one at which the effective dimension is about a quarter of the landmarks.
+        The ridge, positive, in the units of K's eigenvalues (not divided by n); needed beside
+        ``oversampling``. None takes the one at which the effective dimension is about a quarter
+        of the landmarks.
     generator : torch.Generator, CounterGenerator or int, optional
         Where the draws come from; None is torch's default generator.
 
@@ -90,10 +102,12 @@ def approximate_leverage_scores(
     Raises
     ------
     TypeError
-        If an argument is not of the kind described.
+        If an argument is not of the kind described, or not exactly one of ``num_landmarks`` and
+        ``oversampling`` is given.
     ValueError
         If shapes do not fit, a number is not finite, the matrix is found not to be positive
-        semi-definite, ``num_landmarks`` is below 1 or above n, or the ridge is not positive.
+        semi-definite, ``num_landmarks`` is below 1 or above n, or ``oversampling`` or the ridge is
+        not positive.
     MemoryError
         If the landmarks' matrix does not fit the memory budget.
 
@@ -125,28 +139,40 @@ def approximate_leverage_scores(
             f"diagonal: expected n >= 1 entries >= 0, got shape {tuple(diagonal.shape)} "
             f"with {int((diagonal < 0).sum())} below zero"
         )
-    s = check_int("num_landmarks", num_landmarks)
-    if s > n:
-        raise ValueError(f"num_landmarks: expected at most the {n} points, got {s}")
+    if (num_landmarks is None) == (oversampling is None):
+        given = "neither" if num_landmarks is None else "both"
+        raise TypeError(f"num_landmarks, oversampling: expected exactly one of them, got {given}")
+    if num_landmarks is not None and check_int("num_landmarks", num_landmarks) > n:
+        raise ValueError(f"num_landmarks: expected at most the {n} points, got {num_landmarks}")
     if ridge is not None:
         ridge = check_real("ridge", ridge, above=0.0)
+    if oversampling is not None:
+        oversampling = check_real("oversampling", oversampling, above=0.0)
+        if ridge is None:
+            raise TypeError("ridge: expected a number beside oversampling, got None")
     source = check_generator(generator)
-    require_memory(
-        8 * (5 * s * s + 4 * n), f"the matrix of {s} landmarks", "ask for fewer landmarks"
-    )
     diag = diagonal.detach().double()
     order = draw_permutation(n, source).to(diag.device)
+    s = min(n, _FEWEST) if num_landmarks is None else num_landmarks
+    _require(s, n)
     sizes = [n]
     while sizes[-1] > s:
         sizes.append((sizes[-1] + 1) // 2)
-    chosen, probability = order[: sizes[-1]], diag.new_ones(sizes[-1])
+    chosen, probability, seen = order[: sizes[-1]], diag.new_ones(sizes[-1]), sizes[-1]
     for size in reversed(sizes):
         part = order[:size]
-        if size > s:
+        if size > len(chosen):
+            if oversampling is not None:
+                # A half at random of a part: its dimension is to be that of the whole.
+                probability = probability * (seen / size)
             scores, _ = _score(entries, diag, part, chosen, probability, ridge, s)
+            if oversampling is not None:
+                s = min(size, max(_FEWEST, math.ceil(oversampling * float(scores.sum()))))
+                _require(s, n)
             probability = inclusion_probabilities(scores, s)  # (size,)
             drawn = systematic_sample(probability, source)
             chosen, probability = part[drawn], probability[drawn]
+        seen = size
     everything = torch.arange(n, device=diag.device)
     scores, ridge = _score(entries, diag, everything, chosen, probability, ridge, s)
     return LeverageEstimate(
@@ -154,6 +180,14 @@ def approximate_leverage_scores(
         ridge=ridge,
         landmarks=chosen,
         probabilities=probability.to(diagonal.dtype),
+    )
+
+
+def _require(landmarks: int, n: int) -> None:
+    require_memory(
+        8 * (5 * landmarks * landmarks + 4 * n),
+        f"the matrix of {landmarks} landmarks",
+        "ask for fewer landmarks",
     )
 
 
