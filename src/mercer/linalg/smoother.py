@@ -181,8 +181,9 @@ class _Running:
         weight = shifted.exp()
         if self.diagnostics:
             self.logs = factor * (self.logs + shrink * self.total)
-            self.logs += (weight * shifted).sum(1)
-            self.squares = factor.square() * self.squares + weight.square().sum(1)
+            self.logs += torch.linalg.vecdot(weight, shifted)
+            squares = torch.linalg.vector_norm(weight, dim=1).square()
+            self.squares = factor.square() * self.squares + squares
         self.total = factor * self.total + weight.sum(1)
         if self.values is not None:
             known = self.values[part].to(tile)
