@@ -15,7 +15,7 @@ from sklearn import datasets
 from sklearn.kernel_ridge import KernelRidge as Reference
 
 from mercer.cli import fit_job, fit_models
-from mercer.cli.fit_budget import Budget, affordable, forecast, next_fit
+from mercer.cli.fit_budget import Budget, affordable, finer_fit, forecast, next_fit
 from mercer.cli.fit_candidates import TITLES, candidates, make_kernel
 from mercer.cli.fit_plan import plan_fit
 from mercer.cli.fit_scores import (
@@ -364,10 +364,19 @@ class TestBudget:
 
     def test_points_of_the_curve_do_not_cost_the_last_one(self):
         last = {"rows": 20_000, "landmarks": 1000, "seconds": 4.4}
-        plenty = next_fit(last, 40_000, 160_000, 1000.0, False)
-        assert plenty == (40_000, None)
+        assert next_fit(last, 40_000, 160_000, 1000.0, False) == (40_000, None)
+        assert next_fit(last, 25_000, 160_000, 100.0, False) == (25_000, None)  # cheap
         seconds = 1.01 * forecast(last, 160_000, None, False)
-        assert next_fit(last, 40_000, 160_000, seconds, False) == (160_000, None)
+        assert next_fit(last, 80_000, 160_000, seconds, False) == (160_000, None)
+
+    def test_time_that_is_left_buys_landmarks(self):
+        last = {"rows": 160_000, "landmarks": 886, "seconds": 15.0}
+        assert finer_fit(last, 15.0, False) is None
+        rows, landmarks = finer_fit(last, 60.0, False) or (0, None)
+        assert rows == 160_000
+        assert 1.4 * 886 < (landmarks or 0) < 2000
+        assert finer_fit(last, 600.0, False) == (160_000, None)
+        assert finer_fit({**last, "landmarks": None}, 600.0, False) is None
 
     def test_what_is_left(self):
         budget = Budget(10)

@@ -8,6 +8,8 @@ _RESERVE, _LEAST_RESERVE, _MOST_RESERVE = 0.1, 5.0, 12.0
 _CAUTION = 1.4  # times what a fit is expected to take
 _OVERHEAD = 0.3  # seconds of any fit
 _LEAST_LANDMARKS = 200
+_FINER = 1.4  # times the landmarks, for the same rows once more
+_CHEAP = 0.08  # of the time that is left
 _OF_ROWS, _OF_LANDMARKS = 0.15, 0.7  # of those of the last fit, at least as many landmarks
 _LEAST_GAIN = 1.2  # times the rows of the last fit, for fewer rows than planned
 # Rows up to which machines factor the whole matrix: regression, classification.
@@ -141,9 +143,38 @@ def next_fit(
     tuple of int and int or None
         As of `affordable`.
     """
+    taken = forecast(last, rows, None, classes)
+    if rows < whole and taken <= _CHEAP * seconds:
+        return rows, None  # it tells how fast things are
     best = affordable(last, whole, seconds, classes)
     if best is None or rows == whole:
         return best
-    rest = seconds - forecast(last, rows, None, classes)
+    rest = seconds - taken
     # The point in between must not cost the last one rows or landmarks.
     return (rows, None) if affordable(last, whole, rest, classes) == best else best
+
+
+def finer_fit(last: dict[str, Any], seconds: float, classes: bool) -> tuple[int, int | None] | None:
+    """Return the same rows on more landmarks, where the last fit had few for want of time.
+
+    Parameters
+    ----------
+    last : dict
+        The last fit.
+    seconds : float
+        How long it may take.
+    classes : bool
+        Whether it is a classification.
+
+    Returns
+    -------
+    tuple of int and int or None
+        As of `affordable`.
+    """
+    rows, before = last["rows"], last["landmarks"]
+    if before is None:
+        return None
+    found = affordable(last, rows, seconds, classes)
+    if found is None or found[0] < rows or _centres(*found, classes) < _FINER * before:
+        return None
+    return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .fit_budget import Budget, Stopwatch, next_fit
+from .fit_budget import Budget, Stopwatch, finer_fit, next_fit
 from .fit_candidates import Candidate, candidates, make_kernel
 from .fit_choice import choose, chosen
 from .fit_models import (
@@ -79,7 +79,7 @@ class FitJob:
         if plan.classes:
             bar.begin("ridge of the logistic regression")
             rows = min(_PENALTY_ROWS, best["rows"])
-            penalty = choose_penalty(plan, best["candidate"], rows, inputs, steps)
+            penalty = choose_penalty(plan, best["candidate"], rows, budget.left, inputs, steps)
             budget.add(penalty["seconds"])
         fits, folder = self._fit(best["candidate"], penalty["ridge"], inputs, steps, bar)
         bar.begin("spectrum")
@@ -113,22 +113,27 @@ class FitJob:
     ) -> tuple[list[dict[str, Any]], Path]:
         """Fit to ever more rows, to all of them if the time suffices: the learning curve."""
         fits: list[dict[str, Any]] = []
-        folder, whole = Path(), self._sizes[-1]
-        for rows in self._sizes:
-            landmarks = None
-            if fits:
-                if rows <= fits[-1]["rows"]:
-                    continue
-                found = next_fit(fits[-1], rows, whole, self._budget.left, bool(self._plan.classes))
-                if found is None:
-                    break
-                rows, landmarks = found
+        folder, whole, classes = Path(), self._sizes[-1], bool(self._plan.classes)
+
+        def fit(rows: int, landmarks: int | None) -> tuple[dict[str, Any], Path]:
             bar.begin(f"fit to {rows:,} rows")
-            done, folder = fit_rows(
-                self._plan, candidate, ridge, rows, landmarks, inputs, steps, bar.shown
-            )
+            plan, show = self._plan, bar.shown
+            done = fit_rows(plan, candidate, ridge, rows, landmarks, inputs, steps, show)
+            self._budget.add(done[0]["seconds"])
+            return done
+
+        for rows in self._sizes:
+            following: tuple[int, int | None] | None = (rows, None)
+            if fits and rows <= fits[-1]["rows"]:
+                continue
+            if fits:
+                following = next_fit(fits[-1], rows, whole, self._budget.left, classes)
+            if following is None:
+                break
+            done, folder = fit(*following)
             fits.append(done)
-            self._budget.add(done["seconds"])
+        while (finer := finer_fit(fits[-1], self._budget.left, classes)) is not None:
+            fits[-1], folder = fit(*finer)
         return fits, folder
 
     @torch.no_grad()

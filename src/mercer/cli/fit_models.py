@@ -16,7 +16,9 @@ from .steps import Steps
 from .sweep import MODEL_FOLDER
 
 PREDICTIONS = "predictions.safetensors"
-PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.001)  # of the mean of the kernel's diagonal
+# Of the mean of the kernel's diagonal, from strong to weak until the log-loss rises.
+PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+_PENALTY_SHARE = 0.3  # of the time that is left, after which no weaker one is tried
 _CHECKED = 256  # test rows whose predictions are compared after loading
 _PEER_ROWS = 2000  # on which the peer is timed before it gets all
 _PEER_STEP = 10  # times the rows, at most, from one timing to the next
@@ -37,7 +39,7 @@ def make_machine(
     kernel = make_kernel(candidate, plan.x)
     if plan.classes:
         options: dict[str, Any] = (
-            {} if landmarks is None else {"solver": "nystroem", "n_components": landmarks}
+            {} if landmarks is None else {"solver": "nystroem", "landmarks": landmarks}
         )
         return KernelLogisticRegression(kernel, C=1 / ridge, random_state=0, **options)
     options = {} if landmarks is None else {"solver": "falkon", "landmarks": landmarks}
@@ -45,7 +47,12 @@ def make_machine(
 
 
 def choose_penalty(
-    plan: FitPlan, candidate: Candidate, rows: int, inputs: dict[str, Any], steps: Steps
+    plan: FitPlan,
+    candidate: Candidate,
+    rows: int,
+    left: float,
+    inputs: dict[str, Any],
+    steps: Steps,
 ) -> dict[str, Any]:
     """Choose the ridge of a logistic regression on training rows held out.
 
@@ -55,7 +62,7 @@ def choose_penalty(
     fold = max(rows // 4, 1)
 
     def compute(folder: Path) -> dict[str, Any]:
-        watch, tried = Stopwatch(), []
+        watch, tried = Stopwatch(), list[dict[str, float]]()
         size = float(make_kernel(candidate, plan.x).diag(plan.x[:rows]).mean())
         for penalty in PENALTIES:
             machine = make_machine(plan, candidate, penalty * size)
@@ -63,6 +70,9 @@ def choose_penalty(
             found = _spread(machine, machine.predict_proba(plan.x[:fold]), plan)
             scores = classification_scores(plan.y[:fold], found)
             tried.append({"ridge": penalty * size, "log_loss": scores["log_loss"]})
+            rises = len(tried) > 1 and tried[-1]["log_loss"] > tried[-2]["log_loss"]
+            if rises or watch.seconds() > _PENALTY_SHARE * left:
+                break
         best = min(tried, key=lambda each: each["log_loss"])
         return {"ridge": best["ridge"], "tried": tried, "seconds": watch.seconds()}
 
