@@ -14,6 +14,7 @@ use                           for
 `conjugate_gradient`          A x = b for a matrix that is only multiplied with, many b at once
 `LowRankPreconditioner`       to cut its steps, from a `pivoted_cholesky`
 `nystrom_preconditioner`      the same from products alone, where no column can be asked for
+`eigenpro`                    such systems a few rows at a time, for large ridges or early stopping
 `chebyshev_iteration`         such systems without inner products, from bounds of the spectrum
 `largest_eigenvalue`          such a bound, from a few products
 `lanczos`                     a tridiagonal matrix in place of a large one, on a Krylov space
@@ -63,6 +64,8 @@ from .conjugate_gradient import conjugate_gradient as conjugate_gradient
 from .dominance_sums import dominance_sums as dominance_sums
 from .dpp import projection_dpp as projection_dpp
 from .dpp import sample_kdpp as sample_kdpp
+from .eigenpro import EigenProSolution as EigenProSolution
+from .eigenpro import eigenpro as eigenpro
 from .gcv import GCVCurve as GCVCurve
 from .grid_sums import dominance_sums_on_grid as dominance_sums_on_grid
 from .incremental_cholesky import IncrementalCholesky as IncrementalCholesky
