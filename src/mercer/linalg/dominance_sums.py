@@ -96,11 +96,16 @@ def _sums(x: Tensor, columns: Tensor, z: Tensor | None, strict: list[bool]) -> T
     d = x.shape[1]
     count = len(x) if z is None else len(x) + len(z)
     m = len(x) if z is None else len(z)
-    levels = math.log2(max(count, 2))
-    divided = count * _NANOSECONDS * levels ** max(d - 1, 1) / math.factorial(max(d - 1, 1))
+    divided = count * _NANOSECONDS * visits(count, d)
     if len(x) * m * (1.0 + 0.4 * d) < divided:
         return compared_sums(x, columns, x if z is None else z, strict)
     return divided_sums(x, columns, z, strict)
+
+
+def visits(count: int, d: int) -> float:
+    """Estimate how often divide and conquer comes by each of the points."""
+    levels = math.log2(max(count, 2))
+    return max(levels**k / math.factorial(k) for k in range(1, max(d, 2)))
 
 
 def compared_sums(x: Tensor, columns: Tensor, z: Tensor, strict: list[bool]) -> Tensor:

@@ -1,6 +1,5 @@
 """Products of the matrix of a product kernel with vectors, in near-linear time and exact."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -14,14 +13,15 @@ from .dominance_sums import (
     check_targets,
     compared_sums,
     divided_sums,
+    visits,
 )
 from .grid_sums import decaying_grid_sums, grid_columns
 from .product_profiles import ProductProfile, resolve_bandwidth, resolve_profile
 from .window_sums import expanded_sums, expands, paired_sums
 
-# Nanoseconds of a pair and dimension, and of a point and level of one orthant; measured, they only
-# choose between exact ways.
-_PAIR, _LEVEL = 4.0, 30.0
+# Nanoseconds of a pair and dimension, of a point and level of one orthant, and of the orthant
+# itself; measured, they only choose between exact ways.
+_PAIR, _LEVEL, _PASS = 4.0, 30.0, 1e6
 
 
 @torch.no_grad()
@@ -106,10 +106,9 @@ def product_kernel_sums(
     x, z, scale = _scaled(points, targets, h, profile)
     d, m = x.shape[1], len(x if z is None else z)
     count = len(x) if z is None else len(x) + m
-    levels = math.log2(max(count, 2)) ** max(d - 1, 1) / math.factorial(max(d - 1, 1))
     terms = max(len(profile.coefficients), 1)
     corners = 2**d if profile.rate or profile.even else 3**d
-    cost = count * _LEVEL * levels * corners * terms**d * len(columns)
+    cost = corners * (count * _LEVEL * visits(count, d) * terms**d * len(columns) + _PASS)
     reach = 1.0 if profile.rate else _share(x, z, scale)
     pairs = len(x) * m * (_PAIR * d + 4.0) * reach
     if pairs <= cost or not (profile.rate or expands(profile, _extent(x, z))):
