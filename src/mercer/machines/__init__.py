@@ -25,6 +25,7 @@ to reduce columns    `KernelPCA`: principal components in the feature space of a
                      `KernelDiscriminantAnalysis`: the columns that tell classes apart
 clusters             `KernelKMeans`: means in the feature space of any kernel
                      `SpectralClustering`: clusters of any shape
+two sets of columns  `KernelCCA`: the functions of both that are most correlated
 to compare samples   `mmd`, and `mmd_test` whether they come from one distribution
 to find dependence   `hsic`, and `hsic_test` whether two variables are independent
 distributions        `ECDF`: shares of rows below and above, exact, in any number of columns
@@ -50,6 +51,7 @@ from .inverse_gamma import InverseGamma as InverseGamma
 from .kde_phase import KDEPhase as KDEPhase
 from .kde_phase import kde_log_density_prediction as kde_log_density_prediction
 from .kde_phase import kde_phase as kde_phase
+from .kernel_cca import KernelCCA as KernelCCA
 from .kernel_density import KernelDensity as KernelDensity
 from .kernel_discriminant_analysis import (
     KernelDiscriminantAnalysis as KernelDiscriminantAnalysis,
