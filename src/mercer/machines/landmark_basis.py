@@ -14,7 +14,7 @@ from ..kernels import Gram
 from .kernel_input import KernelInput
 
 SELECTIONS = ("greedy", "kdpp", "kmeans", "leverage", "uniform")
-_LEAST_SAMPLE = 10_000  # rows from which second moments are estimated
+_LEAST_SAMPLE = 2_000  # rows from which second moments are estimated
 _MOST_FINE = 2**24  # numbers up to which single precision is not worth its loss
 
 
@@ -55,6 +55,13 @@ class LandmarkBasis:
         """Multiply the transposed features (r, n) by u (n, q), float64."""
         inner = (self.cross.mT @ u.to(self.cross.dtype)).double()
         return self.root.mT @ inner - torch.outer(self.shift, u.sum(0))
+
+    def on_rows(self, rows: Tensor) -> "LandmarkBasis":
+        """Return the same features of some rows (k,) only."""
+        if isinstance(self.cross, Tensor):
+            return dataclasses.replace(self, cross=self.cross[rows])
+        gram = self.cross
+        return dataclasses.replace(self, cross=gram.kernel.gram(gram.x[rows], gram.y))
 
     def coefficients(self, w: Tensor) -> Tensor:
         """Return the coefficients (m, q) of the landmarks; the intercept falls by shift @ w."""

@@ -33,7 +33,7 @@ class Loss(abc.ABC):
 
     @abc.abstractmethod
     def multiply(self, state: Tensor, v: Tensor) -> Tensor:
-        """Multiply v (n, q) by the second derivative."""
+        """Multiply v (n, q) by the second derivative; rows without state can be left out."""
 
     @abc.abstractmethod
     def diagonal(self, state: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Newton's method for a convex loss of features, each step by conjugate gradients."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -95,11 +96,11 @@ def newton_cg(
     tol = max(tol, torch.finfo(basis.cross.dtype).eps)
     linear = torch.cat([-basis.shift, like.new_ones(1)]).unsqueeze(-1) * tilt  # (r + 1, 1)
 
-    def forward(v: Tensor) -> Tensor:
-        return basis @ v[:-1] + free * v[-1]
+    def forward(v: Tensor, part: LandmarkBasis = basis) -> Tensor:
+        return part @ v[:-1] + free * v[-1]
 
-    def backward(u: Tensor) -> Tensor:
-        return torch.cat([basis.transposed(u), free * u.sum(0, keepdim=True)])
+    def backward(u: Tensor, part: LandmarkBasis = basis) -> Tensor:
+        return torch.cat([part.transposed(u), free * u.sum(0, keepdim=True)])
 
     def penalty(v: Tensor) -> float:
         return float(ridge / 2 * v[:-1].square().sum() + (linear * v).sum())
@@ -122,12 +123,18 @@ def newton_cg(
         norms = size if norms is None else norms
         if size == 0.0:
             return NewtonFit(z[:-1], z[-1], iteration, 0.0, True)
-        step = _solve(
-            lambda v, s=state, d=damping: backward(loss.multiply(s, forward(v))) + ridged(v, d),
-            -gradient,
-            scale,
-            min(0.1, (size / norms) ** 0.5) if fall > 1e-5 else 1e-5,
-        )
+        # Rows on straight parts of the loss have no part in it.
+        bent, part = (state != 0).any(-1).nonzero().squeeze(-1), basis
+        if len(bent) < len(state) / 2:
+            part, state = basis.on_rows(bent), state[bent]
+
+        def product(
+            v: Tensor, part: LandmarkBasis = part, s: Tensor = state, d: Tensor = damping
+        ) -> Tensor:
+            return backward(loss.multiply(s, forward(v, part)), part) + ridged(v, d)
+
+        tolerance = min(0.1, (size / norms) ** 0.5) if fall > 1e-5 else 1e-5
+        step = _solve(product, -gradient, scale, tolerance)
         slope = float((gradient * step).sum())
         fall = -slope / 2 / max(abs(objective), 1e-300)
         moved, length = forward(step), 1.0
@@ -146,7 +153,9 @@ def newton_cg(
     return NewtonFit(z[:-1], z[-1], iteration, fall, False)
 
 
-def _solve(product, rhs: Tensor, scale: Tensor, tolerance: float) -> Tensor:
+def _solve(
+    product: Callable[[Tensor], Tensor], rhs: Tensor, scale: Tensor, tolerance: float
+) -> Tensor:
     """Solve by conjugate gradients, all outputs as one system."""
     x, residual = torch.zeros_like(rhs), rhs.clone()
     z = residual / scale

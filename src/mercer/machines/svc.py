@@ -22,7 +22,7 @@ from .landmark_basis import SELECTIONS, landmark_basis
 from .losses import SmoothHinge
 from .ridge_fit import evaluate
 from .rows import as_tensor, check_rows, check_weights, in_kind
-from .svm_rows import COPIES, SOLVERS, on_rows, plan, sharpen
+from .svm_rows import COPIES, SOLVERS, plan, sharpen
 from .training_matrix import training_matrix
 
 
@@ -250,7 +250,7 @@ class SVC(ClassifierMixin, Machine):
             signs = torch.where(first, 1.0, -1.0).double().unsqueeze(-1)
             share = self.C * weights[rows].unsqueeze(-1)
             fit = sharpen(
-                basis if count == 2 else on_rows(basis, rows),
+                basis if count == 2 else basis.on_rows(rows),
                 lambda width, s=signs, w=share: SmoothHinge(s, w, width),
                 lambda _: 1.0,
                 tol=self.tol**2,

@@ -88,14 +88,6 @@ def plan(
     return index, own, solver, reason
 
 
-def on_rows(basis: LandmarkBasis, rows: Tensor) -> LandmarkBasis:
-    """Return the same features of some rows only."""
-    if isinstance(basis.cross, Tensor):
-        return dataclasses.replace(basis, cross=basis.cross[rows])
-    gram = basis.cross
-    return dataclasses.replace(basis, cross=gram.kernel.gram(gram.x[rows], gram.y))
-
-
 def sharpen(
     basis: LandmarkBasis,
     loss: Callable[[float], Loss],
