@@ -21,7 +21,7 @@ _JOB_ROWS = 4096  # rows that one thread takes at a time
 _MOST_JOBS = 512
 _TILE = 2**19  # entries of the kernel that a thread holds at a time: 4 MB, in the caches
 _SUMMED = 2**22  # entries of the kernel whose products are summed at a time: 32 MB
-_PANEL = 256  # columns of the scatter matrix that one thread adds to
+_SEEN = 1e-4  # share of the ridge above which the rounding of sums is taken out again
 _DEPENDENT = 1e-13  # share of the largest variance under which a landmark adds nothing
 
 Rows = tuple[Tensor, Tensor, Tensor | None]  # x (b, d), y (b, q), weight (b,)
@@ -32,7 +32,7 @@ Save = Callable[[dict[str, Tensor]], None]
 class LandmarkMoments:
     """Sums over rows of k = k_M(x): scatter w k k^T, cross w k y^T, and those of an intercept."""
 
-    scatter: Tensor  # (m, m), on and above the panels of the diagonal
+    scatter: Tensor  # (m, m), on and above the diagonal
     cross: Tensor  # (m, q)
     total: Tensor  # (m,), w k
     target_total: Tensor  # (q,), w y
@@ -186,35 +186,24 @@ class LandmarkSystem:
         total: int | None = None,
     ) -> None:
         """Add rows to moments, in place."""
-        m = len(self.points)
-        panels = [slice(i, min(i + _PANEL, m)) for i in range(0, m, _PANEL)]
-        pairs = [(a, b) for i, a in enumerate(panels) for b in panels[i:]]
         weight = float(moments.weight)
         bar = progress(range(total or 0), "rows", show=self.show and total is not None)
         for x, y, w in rows:
             k = self._whole(x)  # (b, m)
             right = y.double() if w is None else w.double().unsqueeze(-1) * y.double()
-            own = len(x) if w is None else float(w.sum())
-            weight += own
-            weighted = k if w is None else k * w.to(k).unsqueeze(-1)
-
-            def add(
-                pair: int, check: Callable[[], None], left: Tensor = k, other: Tensor = weighted
-            ) -> None:
-                a, b = pairs[pair]
-                if left.dtype == torch.float64:
-                    moments.scatter[a, b].addmm_(left[:, a].mT, other[:, b])
-                else:
-                    moments.scatter[a, b] += left[:, a].mT @ other[:, b]
-
-            for _ in in_order(range(len(pairs)), add, k.device):
-                pass
+            weight += len(x) if w is None else float(w.sum())
             moments.cross.add_((k.mT @ right.to(k)).double())
-            moments.total.add_(weighted.sum(0, dtype=torch.float64))
             moments.target_total.add_(right.sum(0))
             moments.target_square.add_((right * y.double()).sum(0))
-            moments.weight.fill_(weight)
             moments.counted.add_(len(x) if w is None else float((w > 0).sum()))
+            moments.weight.fill_(weight)
+            if w is None:
+                moments.total.add_(k.sum(0, dtype=torch.float64))
+            else:
+                root = w.to(k).sqrt()
+                k *= root.unsqueeze(-1)
+                moments.total.add_((root @ k).double())
+            add_scatter(moments.scatter, k)
             next(iter(bar), None)
             if save is not None:
                 save(dict(vars(moments)))
@@ -305,6 +294,13 @@ class LandmarkSystem:
         whole = torch.linalg.solve_triangular(self.factor, half.mT.contiguous(), upper=False)
         return (whole + whole.mT) / 2
 
+    def rounding(self) -> float:
+        """Estimate how far rounding moves the whitened scatter, in the units of the ridge."""
+        least = float(self.factor.diagonal().square().min())
+        largest = float(self.moments.scatter.diagonal().max())
+        eps = torch.finfo(self.work).eps
+        return eps * largest * len(self.points) ** 0.5 / least
+
     def right_hand_side(self) -> Tensor:
         """Return L^-1 c (m, q), centred where there is an intercept."""
         c = self.moments.cross
@@ -320,6 +316,7 @@ class LandmarkSystem:
         tolerance: float,
         max_iterations: int | None = None,
         whitened: Tensor | None = None,
+        refine: bool = True,
         save: Save | None = None,
         resume: dict[str, Tensor] | None = None,
     ) -> tuple[LinearSolution, Tensor, Tensor]:
@@ -335,6 +332,9 @@ class LandmarkSystem:
             See `conjugate_gradient`.
         whitened : Tensor of shape (m, m), optional
             What `whitened` returned for all rows.
+        refine : bool, default True
+            Whether products go through the rows also where H was summed; else that is so only
+            where the rounding of H could be seen beside the ridge.
         save, resume : optional
             Checkpoints of the iteration.
 
@@ -354,7 +354,11 @@ class LandmarkSystem:
         factor = shifted_factor(whitened, ridge)
         rhs = self.right_hand_side()
 
+        through_rows = refine or not self.direct or self.rounding() > _SEEN * ridge
+
         def times(beta: Tensor) -> Tensor:
+            if not through_rows:
+                return whitened @ beta + ridge * beta
             u = torch.linalg.solve_triangular(self.factor.mT, beta, upper=True)
             h = self.product(u)
             return torch.linalg.solve_triangular(self.factor, h, upper=False) + ridge * beta
@@ -379,6 +383,28 @@ class LandmarkSystem:
             mean = self.moments.target_total - self.moments.total @ a
             bias = mean / self.moments.weight
         return found, a, bias
+
+
+def add_scatter(scatter: Tensor, z: Tensor) -> None:
+    """Add Z^T Z (m, m) to a scatter matrix, on and above its diagonal at least.
+
+    SciPy's symmetric product takes half of the work of a general one, which is all that torch
+    has.
+    """
+    if z.device.type != "cpu":
+        scatter.add_((z.mT @ z).double())
+        return
+    from scipy.linalg import blas
+    from threadpoolctl import threadpool_limits
+
+    rows: Any = z.numpy().T  # (m, b), as BLAS reads columns
+    with threadpool_limits(torch.get_num_threads(), user_api="blas"):
+        if z.dtype == torch.float64:
+            product: Any = blas.dsyrk  # type: ignore[attr-defined]
+            product(1.0, rows, beta=1.0, c=scatter.numpy().T, lower=1, overwrite_c=1)
+        else:
+            product = blas.ssyrk  # type: ignore[attr-defined]
+            scatter.add_(torch.from_numpy(product(1.0, rows, lower=1).T))
 
 
 def pivoted_factor(matrix: Tensor) -> tuple[Tensor, Tensor]:

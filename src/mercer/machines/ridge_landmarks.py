@@ -125,6 +125,7 @@ def fit_landmarks(
             tolerance=tolerance_of(options, system.work),
             max_iterations=options.max_iter,
             whitened=whitened,
+            refine=options.tol is not None,
             save=save,
             resume=keeper.part(name) or None,
         )
