@@ -119,6 +119,21 @@ def test_the_budget_binds_and_the_size_plateaus():
     assert len(StreamingNystroem(RBF(1.0), budget=9).fit(x[:500]).dictionary_) == 9
 
 
+def test_nothing_worth_keeping():
+    machine, zeros = StreamingNystroem("linear", random_state=0), np.zeros((50, 3))
+    with pytest.warns(UserWarning, match="none of 50 rows is worth keeping at the ridge 1,"):
+        machine.fit(zeros)
+    assert machine.transform(zeros).tolist() == [[0.0]] * 50
+    assert len(machine.get_feature_names_out()) == 1 and machine.effective_dimension_ == 0.0
+    x = np.random.default_rng(0).normal(size=(100, 3))
+    assert 3 <= machine.partial_fit(x).transform(x).shape[1] <= 12
+    same = StreamingNystroem("rbf", random_state=0).fit(np.ones((40, 2)))  # constant columns
+    assert len(same.dictionary_) in (1, 2)
+    assert same.effective_dimension_ == pytest.approx(40 / 41, rel=0.6)
+    z = same.transform(np.ones((3, 2)))
+    assert bool((np.abs((z**2).sum(1) - 1) < 0.2).all())
+
+
 def test_memory():
     machine = StreamingNystroem(RBF(1.0), random_state=0).fit(_clustered(300))
     x = np.zeros((200_000, 2))

@@ -1,5 +1,6 @@
 """The Nystroem map of a stream: landmarks chosen in one pass, with a guarantee at any time."""
 
+import warnings
 from typing import Any, Self, final
 
 import numpy as np
@@ -77,6 +78,11 @@ class StreamingNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Machi
     ------
     TypeError, ValueError
         In ``fit``, if an argument is not as described; the text names it.
+
+    Warns
+    -----
+    UserWarning
+        If no row is worth keeping at this ridge; the features are then a column of zeros.
 
     References
     ----------
@@ -174,12 +180,14 @@ class StreamingNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Machi
         """
         check_is_fitted(self)
         rows = check_rows(self, X, reset=False)
-        landmarks, n, s = as_tensor(self.dictionary_), len(rows), len(self.dictionary_)
+        landmarks, n, s = as_tensor(self.dictionary_), len(rows), self._n_features_out
         require_memory(
             n * s * rows.itemsize, f"{n} rows of {s} features", "transform the rows in batches"
         )
         x = as_tensor(rows)
-        found = x.new_empty(n, s)
+        found = x.new_zeros(n, s)
+        if not len(landmarks):
+            return in_kind(found, rows)
         step = block_rows(8 * (4 * s + 2 * x.shape[1]), most=_LARGEST_BLOCK)
         for start in range(0, n, step):
             block = x[start : start + step].to(landmarks)
@@ -222,12 +230,18 @@ class StreamingNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Machi
         self.effective_dimension_ = state.effective_dimension
         self.n_samples_seen_ = state.num_seen
         self._whitening = _whitening(kernel, state)
+        if not len(state):
+            warnings.warn(
+                f"StreamingNystroem: none of {state.num_seen} rows is worth keeping at the ridge "
+                f"{state.ridge:.3g}, and the features are zero; lower the ridge",
+                stacklevel=3,
+            )
         return self
 
     @property
     def _n_features_out(self) -> int:
         """Number of features, from which scikit-learn makes their names."""
-        return len(self.dictionary_)
+        return max(len(self.dictionary_), 1)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
