@@ -25,6 +25,7 @@ to reduce columns    `KernelPCA`: principal components in the feature space of a
                      `KernelDiscriminantAnalysis`: the columns that tell classes apart
 clusters             `KernelKMeans`: means in the feature space of any kernel
                      `SpectralClustering`: clusters of any shape
+vectors              `VectorKernelRidge`: regression of entries that go together
 two sets of columns  `KernelCCA`: the functions of both that are most correlated
 to compare samples   `mmd`, and `mmd_test` whether they come from one distribution
 to find dependence   `hsic`, and `hsic_test` whether two variables are independent
@@ -73,4 +74,5 @@ from .student_t_process import StudentTProcessRegressor as StudentTProcessRegres
 from .svc import SVC as SVC
 from .svr import SVR as SVR
 from .table_predictor import TablePredictor as TablePredictor
+from .vector_kernel_ridge import VectorKernelRidge as VectorKernelRidge
 from .weighted_least_squares import WeightedLeastSquares as WeightedLeastSquares
