@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linprog
 from scipy.stats import chisquare
 
 import mercer
@@ -104,19 +105,40 @@ def test_the_default_proposal_is_the_leverage():
     assert chisquare(torch.bincount(drawn, minlength=9).tolist(), (draws * law).tolist())[1] > 1e-4
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_moments_are_the_identity_on_average(kind):
+# With a share from the measure, volume sampling is unbiased instead, see below.
+@pytest.mark.parametrize(
+    ("kind", "share"), [*((kind, 0.0) for kind in KINDS), ("iid", 0.5), ("repeated_dpp", 0.5)]
+)
+def test_moments_are_the_identity_on_average(kind, share):
     rows = _random(40, 3)
     density = ChristoffelDensity(lambda i: rows[i.long()], torch.arange(40).double())
     source = torch.Generator().manual_seed(0)
     grams = torch.stack(
         [
-            optimal_design(density, 7, kind=kind, delta=None, generator=source).gram
-            for _ in range(1500)
+            optimal_design(density, 7, kind=kind, delta=None, uniform=share, generator=source).gram
+            for _ in range(1000)
         ]
     )
-    error = grams.std(0) / 1500**0.5
+    error = grams.std(0) / 1000**0.5
     assert bool(((grams.mean(0) - torch.eye(3)).abs() <= 4 * error + 1e-12).all())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_volume_designs_are_unbiased(share):
+    rows, values = _random(12, 2), _random(12, seed=1).exp()
+    density = ChristoffelDensity(lambda i: rows[i.long()], torch.arange(12).double())
+    exact = torch.linalg.lstsq(rows, values).solution
+    source, found = torch.Generator().manual_seed(0), []
+    for _ in range(1500):
+        design = optimal_design(
+            density, 4, kind="volume", delta=None, uniform=share, generator=source
+        )
+        assert design.index is not None
+        fit = weighted_least_squares(rows[design.index], values[design.index], design.weights)
+        found.append(fit.coefficients)
+    solutions = torch.stack(found)
+    error = solutions.std(0) / 1500**0.5
+    assert bool(((solutions.mean(0) - exact).abs() <= 4 * error).all())
 
 
 # -- designs on an interval ------------------------------------------------------------------------
@@ -208,6 +230,40 @@ def test_conditioning_and_the_bound_on_the_error():
         for kind in ("iid", "repeated_dpp")
     ]
     assert tries[1] <= 2
+
+
+@pytest.mark.paper(
+    SHEET,
+    kind="exact",
+    claim="With half of the points from the measure and lambda_min(G) >= 1 - delta, the error is "
+    "at most (1 + sqrt(2 / (1 - delta))) times the best uniform error, for every draw.",
+)
+def test_the_bound_in_the_uniform_norm(evidence):
+    density, delta = _density(), 0.5
+    nodes, masses = gauss()
+    # The best uniform error on the nodes, a lower bound of that on the interval, by a linear
+    # program: least e with |f - v| <= e.
+    features, f = legendre(nodes, 10).numpy(), _runge(nodes).numpy()
+    ones = np.ones((len(f), 1))
+    program = linprog(
+        [0.0] * 10 + [1.0],
+        A_ub=np.block([[features, -ones], [-features, -ones]]),
+        b_ub=np.concatenate([f, -f]),
+        bounds=[(None, None)] * 11,
+    )
+    bound = (1 + (2 / (1 - delta)) ** 0.5) * program.fun
+    for kind in KINDS:
+        worst = 0.0
+        for seed in range(40):
+            design = optimal_design(
+                density, 40, kind=kind, delta=delta, uniform=0.5, max_tries=500, generator=seed
+            )
+            assert float(design.weights.max()) <= 2 + 1e-9
+            fit = weighted_least_squares(design.basis, _runge(design.points), design.weights)
+            left = _runge(nodes) - density.basis(nodes) @ fit.coefficients
+            worst = max(worst, float((masses * left.square()).sum().sqrt()))
+        evidence(required=f"<= {bound:.4f}", measured=worst, what=f"worst of 40 designs, {kind}")
+        assert worst <= bound
 
 
 def test_a_function_of_the_space_is_found_whatever_the_design():
@@ -317,6 +373,9 @@ def test_errors_of_least_squares(error, match, kwargs):
         (ValueError, "delta", {"delta": 1.0}),
         (ValueError, "delta", {"delta": 0.0}),
         (ValueError, "max_tries", {"max_tries": 0}),
+        (ValueError, "uniform", {"uniform": 1.0}),
+        (ValueError, "uniform: expected a share that leaves 10 of 20", {"uniform": 0.6}),
+        (TypeError, "uniform", {"uniform": None}),
         (TypeError, "generator", {"generator": "seed"}),
     ],
 )

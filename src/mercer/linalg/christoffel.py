@@ -146,11 +146,16 @@ class ChristoffelDensity:
         if self.sampler is not None:
             points, basis = self._reject(size, source)
             return points, None, basis
-        # Of the masses K_m mu = |rows|^2 / m, by their inverse distribution function.
-        ends = self._rows.square().sum(1).cumsum(0)  # (n,)
-        uniform = draw_uniform((size,), source, ends.device).to(ends.device)
-        index = torch.searchsorted(ends, uniform * ends[-1], right=True).clamp_max(len(ends) - 1)
-        return self._at(index)
+        return self._at(_draw_by_mass(self._rows.square().sum(1), size, source))
+
+    def draw_measure(
+        self, size: int, source: RandomSource | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Draw points (size, ...) of the measure itself."""
+        if self.sampler is not None:
+            points = self._propose(size, source)
+            return points, None, self.basis(points)
+        return self._at(_draw_by_mass(self.measure, size, source))
 
     def draw_projection(self, source: RandomSource | None) -> tuple[Tensor, Tensor | None, Tensor]:
         """Draw m points that repel, by the projection DPP of K_m."""
@@ -193,13 +198,8 @@ class ChristoffelDensity:
         while count < size:
             rate = self.num_features / self._bound
             batch = min(_LARGEST_BATCH, math.ceil(1.2 * (size - count) / rate) + 8)
-            x = check_tensor("sampler", self.sampler(batch, source)).detach()
-            if x.shape != (batch, *self.nodes.shape[1:]):
-                raise ValueError(
-                    f"sampler: expected shape {(batch, *self.nodes.shape[1:])} for a count of "
-                    f"{batch}, got {tuple(x.shape)}"
-                )
-            basis = self.basis(x.to(self.nodes))
+            x = self._propose(batch, source)
+            basis = self.basis(x)
             mass = basis.square().sum(1)
             if float(mass.max()) > self._bound * (1 + 1e-9):
                 if self._given is not None:
@@ -211,7 +211,7 @@ class ChristoffelDensity:
                 points, found, count = [], [], 0
                 continue
             taken = draw_uniform((batch,), source).to(mass.device) * self._bound < mass
-            points.append(x[taken.to(x.device)])
+            points.append(x[taken])
             found.append(basis[taken])
             count += len(found[-1])
             proposals += batch
@@ -220,7 +220,18 @@ class ChristoffelDensity:
                     f"sampler: expected points where the features are not zero; {proposals} of its "
                     f"points gave {count} of {size}"
                 )
-        return torch.cat(points)[:size].to(self.nodes), torch.cat(found)[:size]
+        return torch.cat(points)[:size], torch.cat(found)[:size]
+
+    def _propose(self, count: int, source: RandomSource | None) -> Tensor:
+        """Draw points (count, ...) with the sampler."""
+        assert self.sampler is not None
+        x = check_tensor("sampler", self.sampler(count, source)).detach()
+        if x.shape != (count, *self.nodes.shape[1:]):
+            raise ValueError(
+                f"sampler: expected shape {(count, *self.nodes.shape[1:])} for a count of "
+                f"{count}, got {tuple(x.shape)}"
+            )
+        return x.to(self.nodes)
 
     def _ask(self, x: Tensor) -> Tensor:
         found = check_tensor("features", self.features(x)).detach()
@@ -237,6 +248,13 @@ class ChristoffelDensity:
             )
         check_finite("features", found)
         return found.double()
+
+
+def _draw_by_mass(mass: Tensor, size: int, source: RandomSource | None) -> Tensor:
+    """Draw indices (size,) with probability proportional to masses."""
+    ends = mass.cumsum(0)
+    uniform = draw_uniform((size,), source, ends.device).to(ends.device)
+    return torch.searchsorted(ends, uniform * ends[-1], right=True).clamp_max(len(ends) - 1)
 
 
 def _read_measure(measure: Tensor | None, nodes: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from .._core.checks import (
 )
 from .._core.config import require_memory
 from .._core.counter import RandomSource
+from .._core.random import draw_uniform
 from .christoffel import ChristoffelDensity
 
 DESIGNS = ("iid", "volume", "repeated_dpp")
@@ -76,6 +77,7 @@ def optimal_design(
     kind: str = "repeated_dpp",
     delta: float | None = 0.9,
     max_tries: int = 100,
+    uniform: float = 0.0,
     generator: RandomSource | int | None = None,
 ) -> OptimalDesign:
     r"""Choose the points at which to evaluate a function, for weighted least squares.
@@ -99,6 +101,10 @@ def optimal_design(
     :math:`1 + (1 - \delta)^{-2} P^{-1} m / n` times the best one, P being the probability that a
     design passes.
 
+    With a share s = ``uniform`` of the points drawn from the measure itself, weights are at most
+    1 / s, and the error is bounded for every design, not on average only: at s = 1/2,
+    :math:`\|f - \hat f\|_{L^2} \le (1 + \sqrt{2 / (1 - \delta)}) \inf_v \|f - v\|_\infty`.
+
     Parameters
     ----------
     density : ChristoffelDensity
@@ -111,6 +117,9 @@ def optimal_design(
         In (0, 1); None takes the first design, which keeps ``volume`` unbiased.
     max_tries : int, default 100
         Most designs to draw.
+    uniform : float, default 0.0
+        Share of the points that have the law of the measure, in [0, 1); beyond the first m, for
+        ``volume``.
     generator : torch.Generator, CounterGenerator or int, optional
         Where the draws come from; None is torch's default generator.
 
@@ -159,15 +168,30 @@ def optimal_design(
         least = 1 - check_real("delta", delta, above=0.0)
         if least <= 0:
             raise ValueError(f"delta: expected a number in (0, 1), or None, got {delta!r}")
+    share = check_real("uniform", uniform, least=0.0)
+    if share >= 1:
+        raise ValueError(f"uniform: expected a share in [0, 1), got {uniform!r}")
     source = check_generator(generator)
-    repeats = {"iid": 0, "volume": 1, "repeated_dpp": n // m}[kind]
+    repeats = {"iid": 0, "volume": 1, "repeated_dpp": int((1 - share) * n / m + 1e-9)}[kind]
+    if kind == "repeated_dpp" and repeats == 0:
+        raise ValueError(
+            f"uniform: expected a share that leaves {m} of {n} points to a DPP, got {uniform!r}"
+        )
+    rest = n - repeats * m
     best = 0.0
     for turn in range(1, tries + 1):
         parts = [density.draw_projection(source) for _ in range(repeats)]
-        if n > repeats * m:
-            parts.append(density.draw_independent(n - repeats * m, source))
+        plain, law = 0, share  # how many are drawn from the measure, and its share in weights
+        if share > 0 and kind == "repeated_dpp":
+            plain, law = rest, rest / n  # numbers that are known beat those that are drawn
+        elif share > 0:
+            plain = int((draw_uniform((rest,), source) < share).sum())
+        if rest > plain:
+            parts.append(density.draw_independent(rest - plain, source))
+        if plain:
+            parts.append(density.draw_measure(plain, source))
         basis = torch.cat([part[2] for part in parts])  # (n, m)
-        weights = m / basis.square().sum(1)  # (n,)
+        weights = 1 / ((1 - law) * basis.square().sum(1) / m + law)  # (n,)
         gram = (basis.mT * (weights / n)) @ basis  # (m, m)
         lowest = float(torch.linalg.eigvalsh(gram)[0])
         if delta is None or lowest >= least:
