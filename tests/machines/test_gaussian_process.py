@@ -23,7 +23,7 @@ class TestGaussianProcessRegressor(MachineContract):
     def estimators(self):
         return [
             GaussianProcessRegressor(),
-            GaussianProcessRegressor("matern32", alpha=0.1, ard=True, n_restarts_optimizer=1),
+            GaussianProcessRegressor("matern32", alpha=0.1, ard=True, optimizer=None),
             GaussianProcessRegressor(method="inducing", num_landmarks=10, standardize=True),
         ]
 
@@ -138,6 +138,60 @@ def test_fitted_hyperparameters_are_scikit_learns():
     np.testing.assert_allclose(white.theta_, peer.kernel_.theta, atol=2e-3)
     plain = model.predict(x, return_std=True, include_noise=True)[1]
     np.testing.assert_allclose(white.predict(x, return_std=True)[1], plain, rtol=1e-3)
+
+
+class TestIterative(MachineContract):
+    float32_tolerance = 1e-2
+
+    def make(self, **params):
+        params = {"method": "iterative", "num_probes": 4, "random_state": 0, **params}
+        if isinstance(params.get("kernel"), str) and params["kernel"] == "precomputed":
+            params["method"] = "exact"
+        return GaussianProcessRegressor(optimizer=None, **params)
+
+
+KERNELS_OF_ESTIMATES = [
+    (1.7 * RBF([1.0, 2.0, 0.7]), "auto"),
+    (2.0 * Matern(2.0, nu=1.5) + White(0.1), 1e-10),
+]
+
+
+@pytest.mark.parametrize(("kernel", "noise"), KERNELS_OF_ESTIMATES, ids=["rbf", "white"])
+def test_products_estimate_the_likelihood_and_its_gradient(kernel, noise):
+    x, y = _data(400)
+    new = _data(25, 1)[0]
+    exact, estimated = (
+        GaussianProcessRegressor(kernel, noise, optimizer=None, method=m, random_state=0).fit(x, y)
+        for m in ("exact", "iterative")
+    )
+    for option in ("return_std", "return_cov"):
+        for a, b in zip(
+            exact.predict(new, **{option: True}),
+            estimated.predict(new, **{option: True}),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+    value, gradient = exact.log_marginal_likelihood(eval_gradient=True)
+    found, slope = estimated.log_marginal_likelihood(eval_gradient=True)
+    assert abs(found - value) < 1.0
+    assert np.abs(slope - gradient).max() < 0.02 * np.abs(gradient).max()
+    # A gradient of what is evaluated: the same probes, whatever the hyperparameters.
+    again = estimated.log_marginal_likelihood(eval_gradient=True)
+    assert again[0] == found and np.array_equal(again[1], slope)
+
+
+@pytest.mark.slow
+def test_products_find_the_hyperparameters_of_the_factorisation():
+    x, y = _data(300)
+    exact, estimated = (
+        GaussianProcessRegressor("rbf", method=m, random_state=0).fit(x, y)
+        for m in ("exact", "iterative")
+    )
+    assert np.abs(exact.theta_ - estimated.theta_).max() < 0.05
+    value = estimated.log_marginal_likelihood_value_
+    assert abs(value - exact.log_marginal_likelihood_value_) < 0.5
+    with pytest.raises(ValueError, match="one positive variance"):
+        GaussianProcessRegressor(RBF(), np.ones(300), method="iterative").fit(x, y)
 
 
 @pytest.mark.parametrize("method", ["exact", "inducing"])

@@ -121,8 +121,8 @@ class GaussianProcessRegressor(MultiOutputMixin, RegressorMixin, Machine):
 
     Titsias, "Variational learning of inducing variables in sparse Gaussian processes", 2009.
 
-    Gardner, Pleiss, Bindel, Weinberger, Wilson, "GPyTorch: Blackbox matrix-matrix Gaussian
-    process inference with GPU acceleration", NeurIPS 2018, arXiv 1809.11165.
+    Gardner et al., "GPyTorch: Blackbox matrix-matrix Gaussian process inference with GPU
+    acceleration", NeurIPS 2018, arXiv 1809.11165.
 
     Examples
     --------
@@ -211,6 +211,7 @@ class GaussianProcessRegressor(MultiOutputMixin, RegressorMixin, Machine):
                 optimizer=self.optimizer,
                 restarts=self.n_restarts_optimizer,
                 random_state=state,
+                tolerance=self._method.tolerance,
             )
             vector.write(found.theta)
             self.n_evaluations_, self.converged_ = found.evaluations, found.converged
@@ -336,20 +337,18 @@ class GaussianProcessRegressor(MultiOutputMixin, RegressorMixin, Machine):
         rows = check_rows(self, X, reset=False)
         x = as_tensor(rows)
         mean = self._posterior.mean(self._inputs, x) * self._scale + self._mean  # (m, q)
-        found = [self._shaped(mean)]
+        found = [mean]
         noise = self._new_noise() if include_noise else 0.0
         if return_std:
             variance = self._posterior.variance(self._inputs, x) + noise  # (m,)
-            found.append(self._shaped(variance.sqrt().unsqueeze(-1) * self._scale))
+            found.append(variance.sqrt().unsqueeze(-1) * self._scale)
         if return_cov:
             covariance = self._posterior.covariance(self._inputs, x)  # (m, m)
             covariance.diagonal().add_(noise)
-            found.append(self._shaped(covariance.unsqueeze(-1) * self._scale.square()))
+            found.append(covariance.unsqueeze(-1) * self._scale.square())
+        found = [part.squeeze(-1) if self._single else part for part in found]
         answers = [in_kind(part.to(x.dtype), rows) for part in found]
         return answers[0] if len(answers) == 1 else tuple(answers)
-
-    def _shaped(self, values: Tensor) -> Tensor:
-        return values.squeeze(-1) if self._single else values
 
     def _new_noise(self) -> float:
         if self._noise.ndim:

@@ -147,6 +147,7 @@ def maximise(
     optimizer: Any = "fmin_l_bfgs_b",
     restarts: int = 0,
     random_state: np.random.RandomState,
+    tolerance: float = 2.2e-9,
 ) -> Search:
     """Maximise a function from a start, and from others drawn around it.
 
@@ -164,6 +165,8 @@ def maximise(
         Further runs.
     random_state : RandomState
         Where their starts come from.
+    tolerance : float, default 2.2e-9
+        Relative gain under which a run ends, SciPy's own by default.
 
     Returns
     -------
@@ -191,7 +194,10 @@ def maximise(
         else:
             from scipy.optimize import minimize
 
-            ended = minimize(negative, begin, jac=True, method="L-BFGS-B", bounds=bounds)
+            options = {"ftol": tolerance}
+            ended = minimize(
+                negative, begin, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+            )
             found = (float(ended.fun), ended.x, bool(ended.success))
         if best is None or found[0] < best[0]:
             best = found

@@ -2,6 +2,7 @@
 
 import abc
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -33,6 +34,9 @@ class GaussianMethod(abc.ABC):
 
     Abstract.
     """
+
+    tolerance: ClassVar[float] = 2.2e-9
+    """Relative gain of the likelihood under which a search ends."""
 
     @abc.abstractmethod
     def likelihood(

@@ -14,6 +14,7 @@ from ..features.landmark_choice import LANDMARK_CHOICES, choose_landmarks
 from ..kernels import Kernel, Scaled, White, resolve_kernel
 from .gp_exact import ExactMethod
 from .gp_inducing import InducingMethod
+from .gp_iterative import IterativeMethod
 from .gp_method import GaussianMethod
 from .kernel_input import KernelInput
 
@@ -138,4 +139,7 @@ def choose_method(
             generator=int(state.randint(np.iinfo(np.int32).max)),
         )
         return InducingMethod(found), name, reason
-    raise ValueError(name)
+    if noise.ndim or not (float(noise) > 0 or has_noise(inputs.kernel)):
+        raise ValueError("alpha: the method 'iterative' takes one positive variance for all rows")
+    probes = check_int("num_probes", machine.num_probes)
+    return IterativeMethod(probes, int(state.randint(np.iinfo(np.int32).max))), name, reason
