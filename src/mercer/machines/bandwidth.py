@@ -33,7 +33,7 @@ def rule_of_thumb(rule: str, count: int, d: int) -> float:
 
 def _nearest(x: Tensor, weights: Tensor) -> Tensor:
     """Compute squared distances to the nearest other row (m,), with their weights (m,), of some."""
-    some = _spread(len(x), x.device)
+    some = _spread(len(x), x.device, _QUERIES)
     found = []
     for part in some.split(max(1, 2**22 // len(x))):
         squared = squared_distance(x[part], x)
@@ -42,7 +42,7 @@ def _nearest(x: Tensor, weights: Tensor) -> Tensor:
     return torch.stack((torch.cat(found), weights[some]))
 
 
-def _spread(n: int, device: torch.device, most: int = _QUERIES) -> Tensor:
+def _spread(n: int, device: torch.device, most: int) -> Tensor:
     """Choose some of n items, evenly spaced."""
     if n <= most:
         return torch.arange(n, device=device)
@@ -189,10 +189,14 @@ def minimise_over_bandwidths(loss: Callable[[float], float], start: float) -> fl
 
 
 def left_out(
-    kernel: LocalKernel, rows: Tensor, weights: Tensor, values: Tensor | None = None
+    kernel: LocalKernel,
+    rows: Tensor,
+    weights: Tensor,
+    values: Tensor | None = None,
+    most: int = _QUERIES,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Smooth at some rows without themselves: which they are, log-totals, means, neighbours."""
-    some = _spread(len(rows), rows.device)
+    some = _spread(len(rows), rows.device, most)
     n = len(rows)
 
     def log_weights(i: slice, j: slice) -> Tensor:

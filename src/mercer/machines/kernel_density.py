@@ -27,6 +27,7 @@ from .rows import as_tensor, check_rows, check_weights, in_kind
 
 _RULES = ("scott", "silverman", "nn", "cv")
 _FEW, _SHARE, _ROWS = 10.0, 0.01, 100  # neighbours that are few, as a share of rows, of how many
+_LOOKED_AT = 256  # rows at which they are counted
 _SMALLEST = 1e-280  # densities below are summed again by their logarithms
 
 
@@ -64,7 +65,7 @@ class KernelDensity(Machine):
     bandwidth_ : float or ndarray of shape (n_features_in_,)
         The bandwidth, in units of the columns.
     effective_neighbors_ : float
-        Median, over up to 2,048 rows, of the effective number of other points that the density
+        Median, over up to 256 rows, of the effective number of other points that the density
         rests on there.
     n_features_in_ : int
         Number of columns in ``fit``.
@@ -178,7 +179,7 @@ class KernelDensity(Machine):
         if n == 1:
             return h, 0.0
         at = kernel.with_bandwidth(h.to(self._points.device))
-        _, _, _, neighbours = left_out(at, self._points, self._weights)
+        _, _, _, neighbours = left_out(at, self._points, self._weights, most=_LOOKED_AT)
         return h, float(neighbours.median())
 
     def _by_likelihood(self, unit: LocalKernel, start: float) -> float:
