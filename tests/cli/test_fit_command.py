@@ -14,9 +14,11 @@ import torch
 from sklearn import datasets
 from sklearn.kernel_ridge import KernelRidge as Reference
 
+import mercer
 from mercer.cli import fit_job, fit_models
 from mercer.cli.fit_budget import Budget, affordable, finer_fit, forecast, next_fit
 from mercer.cli.fit_candidates import TITLES, candidates, make_kernel
+from mercer.cli.fit_choice import round_sizes
 from mercer.cli.fit_plan import plan_fit
 from mercer.cli.fit_scores import (
     classification_scores,
@@ -329,6 +331,26 @@ class TestBudget:
         assert report["fits"][0]["rows"] < report["data"]["train"]
         assert "a larger --budget fits to more" in (out / "report.html").read_text()
         assert report["fits"][0]["score"] < report["baseline"]["score"]
+
+    @pytest.mark.usefixtures("without_figures")
+    def test_little_memory_means_fewer_rows_to_choose_by(self, tmp_path):
+        table = table_of(tmp_path / "t.csv", 2500)
+        kernels = ("--kernel", "rbf", "--budget", "2")
+        with mercer.config.override(memory_budget=2**26):  # used up by torch alone
+            code, _, errors = run("fit", table, *options(tmp_path / "a", *kernels))
+        assert (code, errors.count("\n")) == (2, 1)
+        assert errors.startswith("mercer: cannot fit: ")
+        assert "memory budget" in errors
+        for budget, want in (
+            ("64 MiB", [500]),
+            ("1 GiB", [500, 1500]),
+            ("2 GiB", [500, 1500, 4000]),
+        ):
+            with mercer.config.override(memory_budget=budget):
+                assert round_sizes(100_000)[-3:] == (want * 2 if len(want) == 1 else want)
+        with mercer.config.override(memory_budget="16 GiB"):
+            assert round_sizes(2000) == [500, 1500, 2000]
+            assert round_sizes(300) == [300, 300]
 
     @pytest.mark.slow
     def test_is_kept(self, tmp_path):

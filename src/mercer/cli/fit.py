@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from .command import OutPath, Threads, check_counts, check_seed, out_of, publish, threads
 from .environment import describe_environment
-from .errors import UserError
+from .errors import UserError, user_errors
 from .fit_budget import Budget, Stopwatch
 from .fit_candidates import TITLES
 from .fit_page import fit_page, print_fit
@@ -165,7 +165,8 @@ class Fit:
             print_fit(findings, where)
             return
         job = FitJob(plan, self.kernel, Budget(self.budget), self.seed)
-        with StepBar(total=job.total_steps) as bar:
+        memory = user_errors(MemoryError, prefix="cannot fit: ")
+        with memory, StepBar(total=job.total_steps) as bar:
             found, saved = job.run(inputs, started, out.steps, bar)
         findings = {
             "command": "fit",

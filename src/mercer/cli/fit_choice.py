@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from ..linalg.ridge_path import RidgePath
+from .._core.config import config
+from ..linalg import RidgePath
 from .fit_budget import Budget, Stopwatch
 from .fit_candidates import Candidate, make_kernel, neighbours, title
 from .fit_plan import FitPlan
@@ -13,8 +14,17 @@ from .step_bar import StepBar
 from .steps import Steps
 
 ROUNDS = (500, 1500, 4000)  # rows; a decomposition grows with their third power
+_MATRICES = 5  # of so many rows and columns, in a decomposition
 _KEPT = (8, 3)  # candidates that go on to the second and the third round
 _SHARE = 0.45  # of the time that is left for steps
+
+
+def round_sizes(rows: int) -> list[int]:
+    """Return how many rows each round looks at, as many as memory allows."""
+    half = config.memory_budget / 2
+    fitting = [r for r in ROUNDS if r == ROUNDS[0] or 8 * _MATRICES * r**2 <= half]
+    sizes = sorted({min(size, rows) for size in fitting})
+    return sizes * 2 if len(sizes) == 1 else sizes  # twice, so that the best is refined
 
 
 def _measure(
@@ -79,8 +89,7 @@ def choose(
     AISTATS 2016 (successive halving).
     """
     until = budget.spent + _SHARE * budget.left
-    sizes = sorted({min(rows, len(plan.x)) for rows in ROUNDS})
-    sizes += sizes[-1:] if len(sizes) == 1 else []  # so that the best is refined
+    sizes = round_sizes(len(plan.x))
     found: list[dict[str, Any]] = []
     round_, pace = list(first), 0.0
     for i, rows in enumerate(sizes):

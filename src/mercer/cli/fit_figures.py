@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 _MARKERS = "osD^vP"
+_FEW_CLASSES = 5  # up to which a confusion shows its zeros
 
 
 def draw_predicted(ax: Any, findings: dict[str, Any]) -> None:
@@ -13,8 +14,8 @@ def draw_predicted(ax: Any, findings: dict[str, Any]) -> None:
     ax.plot(true, found, "o", markersize=3, alpha=0.5, markeredgewidth=0, label="test rows")
     ax.plot([low, high], [low, high], color="C1", linestyle="--", label="perfect")
     ax.set_title("Predicted against true")
-    ax.set_xlabel(f"true {_short(findings['data']['target'])}")
-    ax.set_ylabel(f"predicted {_short(findings['data']['target'])}")
+    ax.set_xlabel(f"true {_target(findings)}")
+    ax.set_ylabel(f"predicted {_target(findings)}")
     _add_legend(ax)
 
 
@@ -25,7 +26,7 @@ def draw_residuals(ax: Any, findings: dict[str, Any]) -> None:
     ax.plot(found, rest, "o", markersize=3, alpha=0.5, markeredgewidth=0, label="test rows")
     ax.axhline(0, color="C1", linestyle="--", label="perfect")
     ax.set_title("Residuals")
-    ax.set_xlabel(f"predicted {_short(findings['data']['target'])}")
+    ax.set_xlabel(f"predicted {_target(findings)}")
     ax.set_ylabel("true less predicted")
     _add_legend(ax)
 
@@ -123,7 +124,8 @@ def draw_confusion(ax: Any, findings: dict[str, Any]) -> None:
     if len(names) <= 20:
         for i, row in enumerate(counts):
             for j, count in enumerate(row):
-                ax.text(j, i, f"{count:,}", ha="center", va="center", fontsize=size)
+                if count or len(names) <= _FEW_CLASSES:
+                    ax.text(j, i, f"{count:,}", ha="center", va="center", fontsize=size)
     ax.set_xticks(range(len(names)), names, rotation=90 if len(names) > 4 else 0, fontsize=size)
     ax.set_yticks(range(len(names)), names, fontsize=size)
     ax.grid(visible=False)
@@ -151,9 +153,12 @@ def draw_calibration(ax: Any, findings: dict[str, Any]) -> None:
     _add_legend(ax)
 
 
+def _target(findings: dict[str, Any]) -> str:
+    name = findings["data"]["target"]
+    return f"column {name}" if name.isdecimal() else _short(name)  # of a file without a header
+
+
 def _short(name: str, most: int = 24) -> str:
-    if name.isdecimal():  # of a file without a header
-        name = f"column {name}"
     # A dollar sign would start a formula.
     shown = name if len(name) <= most else f"{name[: most - 1]}…"
     return shown.replace("$", r"\$")

@@ -135,7 +135,8 @@ def _add_figures(page: Page, findings: dict[str, Any]) -> None:
     add(
         figures.draw_spectrum,
         f"Eigenvalues of the chosen kernel on {spectrum['rows']:,} training rows. Those above the "
-        f"ridge are fitted: {spectrum['effective_dimension']:.0f} degrees of freedom in all.",
+        f"ridge are fitted: {spectrum['effective_dimension']:.0f} degrees of freedom in all."
+        + (" The ridge is that of the comparison by squares." if findings["classes"] else ""),
     )
     add(
         figures.draw_candidates,
