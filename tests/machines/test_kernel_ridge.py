@@ -31,6 +31,17 @@ class TestConjugateGradients(MachineContract):
         return [self.make(), self.make(standardize=True, fit_intercept=True)]
 
 
+class TestEigenPro(MachineContract):
+    float32_tolerance = 1e-2
+
+    def make(self, **params):
+        return KernelRidge(**{"solver": "eigenpro", "random_state": 0, "tol": 1e-5, **params})
+
+    def estimators(self):
+        # Weights are repeated rows in the limit only.
+        return [self.make(tol=1e-10, max_iter=5000)]
+
+
 class TestFalkon(MachineContract):
     float32_tolerance = 1e-2
 

@@ -13,7 +13,25 @@ from torch import Tensor
 
 
 class RowBlock(NamedTuple):
-    """Some rows (b, d) with their targets (b, q) and weights (b,), as float tensors."""
+    """Some rows with their targets and weights, as a `RowSource` gives them.
+
+    Attributes
+    ----------
+    x : Tensor of shape (b, d)
+        The rows, in float32 or float64.
+    y : Tensor of shape (b, q) or None
+        Their targets.
+    weight : Tensor of shape (b,) or None
+        Their weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mercer.datasets import ArrayRows, RowBlock
+    >>> block = next(ArrayRows(torch.ones(5, 2), torch.zeros(5)).blocks(3))
+    >>> isinstance(block, RowBlock), block.x.shape, block.y.shape, block.weight
+    (True, torch.Size([3, 2]), torch.Size([3, 1]), None)
+    """
 
     x: Tensor
     y: Tensor | None

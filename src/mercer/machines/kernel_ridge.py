@@ -63,7 +63,8 @@ class KernelRidge(MultiOutputMixin, RegressorMixin, Machine):
     standardize : bool, default False
         Whether to bring columns to mean 0 and standard deviation 1 first.
     tol : float, optional
-        Relative residual at which iterations stop; None is 1e-8, or 1e-4 for float32. Where
+        Relative residual at which iterations stop; None is 1e-8, or 1e-4 for float32 and
+        ``"eigenpro"``, which is slow at small ones. Where
         ``"falkon"`` sums, a number asks for another pass or two that take the rounding of the
         sums out.
     max_iter : int, optional

@@ -14,6 +14,7 @@ from ..linalg import (
     LowRankPreconditioner,
     RidgePath,
     conjugate_gradient,
+    eigenpro,
     pivoted_cholesky,
     solve_refined,
 )
@@ -70,6 +71,8 @@ def _fit(
 ) -> RidgeFit:
     """Fit rows of positive weight."""
     gram = data.gram(group)
+    if solver == "eigenpro":  # its steps ask for more digits than a product in float32 has
+        gram = data.kernel.gram(data.points.double(), group=group)
     n, q = y.shape
     if isinstance(options.alpha, str):
         return _choose(data, gram, y, weights, options)
@@ -162,6 +165,23 @@ def _iterate(
     def columns(index: Tensor) -> Tensor:
         return side * gram.columns(index).double() * root[index]
 
+    if solver == "eigenpro":
+        steps = eigenpro(
+            columns,
+            rhs,
+            root.square() * gram.diagonal().double(),
+            ridge=alpha,
+            tolerance=options.tol if options.tol is not None else 1e-4,
+            max_epochs=100 if options.max_iter is None else options.max_iter,
+            generator=options.seed,
+            checkpoint=lambda state: keeper.save("eigenpro", state),
+            resume=keeper.part("eigenpro") or None,
+            show_progress=options.show_progress,
+        )
+        keeper.done()
+        return LinearSolution(
+            steps.solution, steps.residual, steps.iterations, steps.converged, method=solver
+        )
     preconditioner = None
     if alpha > 0:
         diagonal = root.square() * gram.diagonal().double()
