@@ -15,7 +15,8 @@ classes
 features of my own   `WeightedLeastSquares`: with the best rows at which to evaluate a function
 error bars           `GaussianProcessRegressor`, whose kernel and noise are fitted too;
                      `StudentTProcessRegressor` where the size of the targets is uncertain;
-                     `ScaleMixtureProcess` for any prior of it, such as `InverseGamma`
+                     `ScaleMixtureProcess` for any prior of it, such as `InverseGamma`;
+                     `GaussianProcessClassifier` for labels
 the largest margin   `SVC` for classes, `SVR` for numbers, `OneClassSVM` to find outliers
 to interpolate       `DeepLimitClassifier`: the infinitely deep wide network, a smoother without
 labels               parameters
@@ -46,6 +47,7 @@ from .deep_limit_classifier import DeepLimitClassifier as DeepLimitClassifier
 from .ecdf import ECDF as ECDF
 from .feature_transformer import FeatureTransformer as FeatureTransformer
 from .gaussian_process import GaussianProcessRegressor as GaussianProcessRegressor
+from .gaussian_process_classifier import GaussianProcessClassifier as GaussianProcessClassifier
 from .hsic import hsic as hsic
 from .hsic import hsic_test as hsic_test
 from .inverse_gamma import InverseGamma as InverseGamma
