@@ -14,6 +14,7 @@ import mercer
 from docs.surface import public_names, rooms
 from mercer.features import FeatureMap
 from mercer.kernels import Kernel
+from mercer.machines import Machine
 
 TESTS = Path(__file__).parent
 # Written by Python or by abc into every class.
@@ -105,7 +106,7 @@ def test_the_test_sees_broken_laws():
 
 
 def nouns() -> list[str]:
-    """Return the public classes that have a contract: kernels, feature maps and layers."""
+    """Return the public classes that have a contract: kernels, feature maps, layers and machines."""
     names = []
     for room in rooms():
         module = importlib.import_module(f"mercer.{room}")
@@ -116,7 +117,7 @@ def nouns() -> list[str]:
             # The contract of kernels speaks of vectors; items of a finite set have their own tests.
             if issubclass(kind, Kernel) and kind.event_ndim == 0:
                 continue
-            nouns = FeatureMap | Kernel
+            nouns = FeatureMap | Kernel | Machine
             if issubclass(kind, nouns) or (room == "nn" and issubclass(kind, nn.Module)):
                 names.append(name)
     return names

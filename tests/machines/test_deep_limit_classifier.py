@@ -17,8 +17,6 @@ SHEET = "infinite-wide-deep-classification"
 
 
 class TestContract(MachineContract):
-    saves = False
-
     def make(self, **params):
         return DeepLimitClassifier(**params)
 

@@ -2,30 +2,36 @@
 
 import copy
 from typing import Any, Self, final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .._core.checks import check_choice, check_int
 from .._core.config import config, require_memory, resident_memory
-from ..infinite.deep_limit import deep_limit
+from ..infinite.deep_limit import DeepLimit, deep_limit
 from ..infinite.optimal_activation import optimal_activation
 from ..infinite.weight_table import WeightTable
 from ..kernels.distance import squared_distance
 from ..linalg.solve_psd import solve_psd
+from .base import Machine
 from .labels import as_labels, check_labels
 from .rows import as_tensor, check_rows
 from .sphere import WAYS, SphereEmbedding
 
 _BLOCK = 2**25  # bytes at a time, which stay in the caches
 _SAME = 1e-28  # gap below which two points are one
+# What follows from an estimator's other attributes, made again where it was loaded or copied.
+_DERIVED: WeakKeyDictionary[Any, tuple[DeepLimit | None, WeightTable | None]] = WeakKeyDictionary()
 
 
 def _resolve(activation: Any, dimension: int) -> Any:
     """Make what numbers and "auto" stand for."""
+    if isinstance(activation, str) and activation == "hilbert":
+        return activation
     if isinstance(activation, str) and activation == "auto":
         return optimal_activation(dimension)
     if isinstance(activation, int | np.integer) and not isinstance(activation, bool):
@@ -34,7 +40,7 @@ def _resolve(activation: Any, dimension: int) -> Any:
 
 
 @final
-class DeepLimitClassifier(ClassifierMixin, BaseEstimator):
+class DeepLimitClassifier(ClassifierMixin, Machine):
     r"""Classify as an infinitely wide and infinitely deep network does.
 
     .. math:: \hat y(x) = \mathrm{sign} \sum_i y_i\, G(x \cdot x_i), \qquad
@@ -120,7 +126,7 @@ class DeepLimitClassifier(ClassifierMixin, BaseEstimator):
         self.limit = limit
         self.sphere = sphere
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Keep the points and their labels; for a finite depth, interpolate them.
 
         Parameters
@@ -140,9 +146,12 @@ class DeepLimitClassifier(ClassifierMixin, BaseEstimator):
         rows = check_rows(self, X, reset=True)
         self.classes_, numbers = check_labels(y, rows)
         x = as_tensor(rows).double()
-        self._embedding = SphereEmbedding(self.sphere, x)
+        self._embedding = SphereEmbedding.fit(self.sphere, x)
         self.dimension_ = self._embedding.dimension
-        self._choose()
+        self._activation = _resolve(self.activation, self.dimension_)
+        self._layers = None if self.limit else self.depth
+        _DERIVED.pop(self, None)
+        self._derived()  # refuses what is no activation
         onehot = torch.nn.functional.one_hot(numbers.to(x.device), len(self.classes_)).double()
         # Points that coincide are one point.
         self._points, where = self._embedding(x).unique(dim=0, return_inverse=True)
@@ -158,14 +167,22 @@ class DeepLimitClassifier(ClassifierMixin, BaseEstimator):
             self._sums = solve_psd((kernel + kernel.mT) / 2, self._means).solution
         return self
 
-    def _choose(self) -> None:
-        """Find the deep limit, and the table of its weights."""
-        self.limit_, self._table = None, None
-        if isinstance(self.activation, str) and self.activation == "hilbert":
-            return
-        self.limit_ = deep_limit(_resolve(self.activation, self.dimension_))
-        if self.limit_.kind == "singular":
-            self._table = WeightTable(self.limit_, None if self.limit else self.depth)
+    @property
+    def limit_(self) -> DeepLimit | None:
+        """The deep limit of the activation; None for ``"hilbert"``."""
+        check_is_fitted(self)
+        return self._derived()[0]
+
+    def _derived(self) -> tuple[DeepLimit | None, WeightTable | None]:
+        """Return the deep limit and the table of its weights, which no file has to hold."""
+        if self not in _DERIVED:
+            limit, table = None, None
+            if not (isinstance(self._activation, str) and self._activation == "hilbert"):
+                limit = deep_limit(self._activation)
+                if limit.kind == "singular":
+                    table = WeightTable(limit, self._layers)
+            _DERIVED[self] = limit, table
+        return _DERIVED[self]
 
     def _gap(self, x: Tensor) -> Tensor:
         gap = squared_distance(x, self._points.to(x.device)) / 2
@@ -173,15 +190,16 @@ class DeepLimitClassifier(ClassifierMixin, BaseEstimator):
 
     def _kernel(self, gap: Tensor) -> tuple[Tensor, Tensor]:
         """Sign and log of the weights of all points."""
-        if self.limit_ is None:
+        limit, table = self._derived()
+        if limit is None:
             return torch.ones_like(gap), gap.mul(2).log() * (-self.dimension_ / 2)
-        if self._table is not None:
-            sign, log = self._table(gap)
-            same = torch.inf if self.limit else 0.0
+        if table is not None:
+            sign, log = table(gap)
+            same = torch.inf if self._layers is None else 0.0
             return torch.where(gap == 0, 1.0, sign), torch.where(gap == 0, same, log)
-        if not self.limit:
-            return self.limit_.log_kernel(gap, self.depth)
-        if self.limit_.kind == "majority":
+        if self._layers is not None:
+            return limit.log_kernel(gap, self._layers)
+        if limit.kind == "majority":
             return torch.ones_like(gap), torch.zeros_like(gap)
         nearest = gap == gap.amin(-1, keepdim=True)
         return torch.ones_like(gap), torch.where(nearest, 0.0, -torch.inf)

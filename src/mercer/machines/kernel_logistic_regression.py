@@ -197,7 +197,7 @@ class KernelLogisticRegression(ClassifierMixin, Machine):
                 f"{self.max_iter} Newton steps were not enough: another is expected to lower the "
                 f"objective by {found.fall:.2g} of it; raise max_iter or lower C",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,  # past no_grad, to the caller of fit
             )
         return self
 

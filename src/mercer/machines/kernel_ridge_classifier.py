@@ -193,7 +193,7 @@ class KernelRidgeClassifier(ClassifierMixin, Machine):
                 f"{fit.residual:.3g} after {fit.iterations} iterations; raise max_iter, alpha or "
                 "tol",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,  # past no_grad, to the caller of fit
             )
         return self
 

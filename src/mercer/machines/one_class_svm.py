@@ -248,7 +248,7 @@ class OneClassSVM(OutlierMixin, Machine):
             warnings.warn(
                 f"OneClassSVM: {self.n_iter_} Newton steps were not enough; raise max_iter or tol",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,  # past no_grad, to the caller of fit
             )
         return basis.coefficients(fit.coefficients).squeeze(-1)
 

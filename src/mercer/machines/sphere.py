@@ -1,6 +1,8 @@
 """Ways to put rows of numbers on a sphere, no two of them more than a right angle apart."""
 
 import math
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -9,6 +11,8 @@ WAYS = ("auto", "given", "normalize", "stereographic")
 _CAP = math.tan(math.pi / 8)  # radius in the plane of a cap of 45 degrees
 
 
+@final
+@dataclass(frozen=True, eq=False)
 class SphereEmbedding:
     """A map from rows to points of a unit sphere, with what it learnt from the rows of a fit.
 
@@ -18,30 +22,36 @@ class SphereEmbedding:
     projected rows are scaled to a cap of 45 degrees, and those farther out than the rows of the
     fit move to its edge.
 
-    Parameters
-    ----------
-    way : str
-        One of `WAYS`.
-    rows : Tensor of shape (n, d)
-        The rows, float64.
-
     Attributes
     ----------
     way : str
-        What "auto" became.
+        One of `WAYS` but "auto".
     dimension : int
         That of the sphere, not counting the constant.
+    lifted : bool
+        Whether there is the constant.
+    centre : Tensor of shape (d,)
+        The mean of the rows of the fit.
+    size : float
+        What projected rows are divided by.
     """
 
-    def __init__(self, way: str, rows: Tensor) -> None:
+    way: str
+    dimension: int
+    lifted: bool
+    centre: Tensor
+    size: float
+
+    @classmethod
+    def fit(cls, way: str, rows: Tensor) -> "SphereEmbedding":
+        """Find the map for rows (n, d), float64; ``way`` is one of `WAYS`."""
         if way == "auto":
             way = "given" if _off(rows) <= 1e-4 else "stereographic"
-        self.way = way
-        self.dimension = rows.shape[1] if way == "stereographic" else max(rows.shape[1] - 1, 1)
-        self.lifted = way != "stereographic" and bool((rows < 0).any())
-        self.centre = rows.mean(0)
-        size = float(torch.linalg.vector_norm(rows - self.centre, dim=-1).amax()) / _CAP
-        self.size = size if size > 0 else 1.0
+        dimension = rows.shape[1] if way == "stereographic" else max(rows.shape[1] - 1, 1)
+        lifted = way != "stereographic" and bool((rows < 0).any())
+        centre = rows.mean(0)
+        size = float(torch.linalg.vector_norm(rows - centre, dim=-1).amax()) / _CAP
+        return cls(way, dimension, lifted, centre, size if size > 0 else 1.0)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Map rows (n, d), float64, to points (n, d) or (n, d + 1) of length one."""

@@ -269,7 +269,7 @@ class SVC(ClassifierMixin, Machine):
                 f"SVC: {self.n_iter_} Newton steps were not enough; raise max_iter or tol, "
                 "or lower C",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,  # past no_grad, to the caller of fit
             )
 
     def _pairs(self, X: Any) -> tuple[Tensor, Any]:

@@ -242,7 +242,7 @@ class SVR(RegressorMixin, Machine):
                 f"SVR: {self.n_iter_} Newton steps were not enough; raise max_iter or tol, "
                 "or lower C",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,  # past no_grad, to the caller of fit
             )
         return basis.coefficients(fit.coefficients).squeeze(-1)
 
