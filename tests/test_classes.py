@@ -106,7 +106,7 @@ def test_the_test_sees_broken_laws():
 
 
 def nouns() -> list[str]:
-    """Return the public classes that have a contract: kernels, feature maps, layers and machines."""
+    """Return the public classes that have a contract: kernels, maps, layers and machines."""
     names = []
     for room in rooms():
         module = importlib.import_module(f"mercer.{room}")
