@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,14 +16,14 @@ from .blocked_cholesky import (
     restore_lower,
     solve_in_place,
 )
-from .conjugate_gradient import conjugate_gradient
 from .linear_solution import LinearSolution, check_right_hand_sides, relative_norms
 
 Operator = Callable[[Tensor], Tensor]
 
 _EPS = torch.finfo(torch.float64).eps
 _MOST_JITTER = 1e-6  # of the mean diagonal
-_FIRST_STEPS = 8  # after which it is asked whether it will do
+_ROUND = 8  # steps, after which the residual is computed anew
+_ROWS = 512  # copied at once
 _MOST_STEPS = 10  # with a factor in float64
 # Residuals that rounding leaves, in units of eps ||K||_F / sqrt(n) ||x|| / ||b||: measured as
 # 1.2 to 1.7, with blocks of 512 columns as 4.
@@ -142,11 +141,12 @@ def solve_refined(
     def times_upper(v: Tensor) -> Tensor:
         return multiply_upper(k, diagonal + ridge, v)
 
-    low = torch.empty_like(k, dtype=torch.float32)
-    copy_lower(k, low)
-    low.diagonal().copy_(diagonal + ridge)
-    if bool(low.diagonal().isfinite().all()) and not factorise_in_place(low):
-        found = _refine(times, low, b, tolerance, _SLACK * size, max(10, n // 400))
+    def product(v: Tensor) -> Tensor:
+        return torch.addmm(v, k, v, beta=ridge)
+
+    low = _factorise_low(k, diagonal + ridge)
+    if low is not None:
+        found = _refine(times, product, low, b, tolerance, _SLACK * size, max(10, n // 400))
         if found.converged:
             return _finish(found, times, b, rhs, method="float32", jitter=0.0)
     del low
@@ -155,10 +155,11 @@ def solve_refined(
     if not overwrite:
         copy_lower(k, work)
     jitter = _factorise(work, k, diagonal + ridge, scale, torch.finfo(matrix.dtype).eps)
-    product = times_upper if overwrite else times
+    if overwrite:
+        times = product = times_upper
     slack = _COARSE_SLACK if overwrite else _SLACK
-    found = _refine(product, work, b, tolerance, slack * size, _MOST_STEPS)
-    return _finish(found, product, b, rhs, method="float64", jitter=jitter)
+    found = _refine(times, product, work, b, tolerance, slack * size, _MOST_STEPS)
+    return _finish(found, times, b, rhs, method="float64", jitter=jitter)
 
 
 def _row_length(k: Tensor, eps: float) -> float:
@@ -182,6 +183,21 @@ def _row_length(k: Tensor, eps: float) -> float:
             f"about {gap:.3g} in a row of length {length:.3g}, shape {tuple(k.shape)}"
         )
     return length
+
+
+def _factorise_low(k: Tensor, diagonal: Tensor) -> Tensor | None:
+    """Return the factor in float32, lower triangular, or None where there is none."""
+    flipped = torch.empty_like(k, dtype=torch.float32)
+    for start in range(0, len(k), _ROWS):  # what is above the diagonal, which is below in L
+        rows = slice(start, start + _ROWS)
+        flipped[rows, start:] = k[rows, start:]
+    flipped.diagonal().copy_(diagonal)
+    if not bool(flipped.diagonal().isfinite().all()):
+        return None
+    factor = flipped.mT  # its columns are contiguous, as LAPACK wants them, so nothing is copied
+    info = torch.empty((), dtype=torch.int32, device=k.device)
+    torch.linalg.cholesky_ex(factor, out=(factor, info))
+    return None if int(info) else factor
 
 
 def _factorise(work: Tensor, k: Tensor, diagonal: Tensor, scale: float, eps: float) -> float:
@@ -210,9 +226,18 @@ def _factorise(work: Tensor, k: Tensor, diagonal: Tensor, scale: float, eps: flo
 
 
 def _refine(
-    times: Operator, factor: Tensor, b: Tensor, tolerance: float, noise: float, most: int
+    times: Operator,
+    product: Operator,
+    factor: Tensor,
+    b: Tensor,
+    tolerance: float,
+    noise: float,
+    most: int,
 ) -> LinearSolution:
-    """Iterate from the factor's own answer, for as long as it looks as if that would do."""
+    """Iterate from the factor's own answer, for as long as it looks as if that would do.
+
+    ``times`` is the careful product, for residuals; ``product`` the quick one, for directions.
+    """
     norms = b.norm(dim=0)  # (r,)
 
     def apply(residual: Tensor) -> Tensor:
@@ -221,28 +246,58 @@ def _refine(
         unit = residual / torch.where(lengths > 0, lengths, 1.0)
         found = solve_in_place(factor, unit.to(factor)).double()  # (n, r)
         # Near the limits of its precision, rounding can turn it over: then do without.
-        good = (unit * found).sum(0) > 0
-        return torch.where(good & found.isfinite().all(0), found, unit) * lengths
+        good = ((unit * found).sum(0) > 0) & found.isfinite().all(0)
+        return torch.where(good, found, unit) * lengths
 
-    start = apply(b)
-    rounding = _EPS * noise * float(relative_norms(start, norms).max())
+    x = apply(b)
+    rounding = _EPS * noise * float(relative_norms(x, norms).max())
     reach = max(tolerance, min(rounding, _MOST_ROUNDING))
-    found, taken = None, 0
-    while True:
-        steps = min(_FIRST_STEPS if found is None else most, most - taken)
-        found = conjugate_gradient(
-            times,
-            b,
-            preconditioner=apply,
-            tolerance=reach,
-            max_iterations=steps,
-            start=start if found is None else found.solution,
-        )
-        taken += found.iterations
-        worst = float(found.residual.max())
+    left = b - times(x)  # (n, r)
+    residual = relative_norms(left, norms)
+    if not bool(residual.isfinite().all()):
+        x, left = torch.zeros_like(b), b
+        residual = relative_norms(left, norms)
+    taken = 0
+    while taken < most and bool((residual > reach).any()):
+        change, more = _run(product, apply, left, 0.3 * reach * norms, min(_ROUND, most - taken))
+        taken += more
+        before = float(residual.max())
+        new = x + change
+        rest = b - times(new)
+        found = relative_norms(rest, norms)
+        better = found < residual
+        x, left = torch.where(better, new, x), torch.where(better, rest, left)
+        residual = torch.minimum(found, residual)
+        worst = float(residual.max())
         pace = math.log(reach) / math.log(worst) if 0.0 < worst < 1.0 else math.inf
-        if found.converged or taken >= most or found.iterations == 0 or taken * pace > most:
-            return replace(found, iterations=taken)
+        if worst > 0.5 * before or (worst > reach and taken * pace > most):
+            break
+    return LinearSolution(
+        solution=x, residual=residual, iterations=taken, converged=bool((residual <= reach).all())
+    )
+
+
+def _run(
+    product: Operator, apply: Operator, residual: Tensor, limits: Tensor, most: int
+) -> tuple[Tensor, int]:
+    """Take steps of conjugate gradients on A d = residual, to the limits; d (n, r) and steps."""
+    change = torch.zeros_like(residual)
+    z = apply(residual)
+    direction, mass = z, (residual * z).sum(0)  # (n, r), (r,)
+    taken = 0
+    while True:
+        taken += 1
+        image = product(direction)
+        curvature = (direction * image).sum(0)
+        going = (curvature > 0) & (mass > 0)
+        step = torch.where(going, mass / torch.where(going, curvature, 1.0), 0.0)  # (r,)
+        change = change + step * direction
+        residual = residual - step * image
+        if taken == most or bool((residual.norm(dim=0) <= limits).all()):
+            return change, taken
+        z = apply(residual)
+        mass, before = (residual * z).sum(0), mass
+        direction = z + torch.where(before > 0, mass / before, 0.0) * direction
 
 
 def _finish(
