@@ -302,7 +302,7 @@ def _shares(matrix: Tensor, probabilities: Tensor, ridge: float) -> Tensor:
             "kernel: expected a positive semi-definite matrix, got one whose factorisation fails "
             f"with the ridge {ridge:.3g} on its diagonal (largest entry "
             f"{float(matrix.abs().max()):.3g}); it is indefinite, or the ridge is too small for "
-            "its rounding"
+            "its rounding: take a larger one, or rows in float64"
         )
     inverse = torch.cholesky_inverse(factor)
     return (1 - ridge * inverse.diagonal()).clamp(0.0, 1.0)
