@@ -481,6 +481,30 @@ def test_tasks_are_guessed(tmp_path, cells, task, classes):
     assert ("classification" if plan.classes else "regression") == task
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_rare_classes(tmp_path):
+    """Two classes of few rows among many: each part of the learning curve knows all classes."""
+    rng = np.random.default_rng(0)
+    names = ["rare"] * 5 + ["odd"] * 6 + ["plain"] * 600
+    x = rng.normal(size=(len(names), 2)) + [
+        [4 * (name == "rare"), 4 * (name == "odd")] for name in names
+    ]
+    lines = [f"{a:.4f},{b:.4f},{name}" for (a, b), name in zip(x, names, strict=True)]
+    rng.shuffle(lines)
+    (tmp_path / "t.csv").write_text("a,b,target\n" + "\n".join(lines), encoding="utf-8")
+    out = tmp_path / "out"
+    assert run("fit", tmp_path / "t.csv", *options(out, "--kernel", "rbf"))[0] == 0
+    report = report_of(out)
+    assert report["classes"] == ["odd", "plain", "rare"]
+    assert report["data"]["counts"] == [5, 480, 4]
+    assert len(report["fits"]) >= 3
+    assert TablePredictor.from_pretrained(out / "model").machine.classes_.tolist() == [0, 1, 2]
+    plan = planned(tmp_path / "t.csv")
+    assert sorted(plan.y[:6].tolist()) == [0, 0, 1, 1, 2, 2]
+    held = fit_models.held_out(plan.y)
+    assert [int((plan.y[held] == c).sum()) for c in range(3)] == [1, 120, 1]
+
+
 def test_rows_without_target_are_left_out(tmp_path):
     lines = [f"{i % 7},{'' if i % 5 == 0 else i / 3}" for i in range(100)]
     (tmp_path / "t.csv").write_text("x,target\n" + "\n".join(lines))

@@ -47,7 +47,8 @@ class FitJob:
     def __init__(self, plan: FitPlan, kernels: Sequence[str], budget: Budget, seed: int) -> None:
         self._plan, self._budget, self._seed = plan, budget, seed
         self._candidates = candidates(kernels)
-        self._sizes = _ladder(len(plan.x))
+        # The first rows are of all classes, see `plan_fit`.
+        self._sizes = _ladder(len(plan.x), max(_LEAST, 4 * len(plan.classes)))
         self.total_steps = len(self._candidates) + 14 + len(self._sizes)
 
     def run(
@@ -162,9 +163,9 @@ class FitJob:
         return {"points": list(zip(y[:_SHOWN].tolist(), found[:_SHOWN].tolist(), strict=True))}
 
 
-def _ladder(rows: int) -> list[int]:
+def _ladder(rows: int, least: int) -> list[int]:
     """Sizes that double up to all rows."""
     sizes = [rows]
-    while len(sizes) < _POINTS and sizes[-1] // 2 >= _LEAST:
+    while len(sizes) < _POINTS and sizes[-1] // 2 >= least:
         sizes.append(sizes[-1] // 2)
     return sizes[::-1]

@@ -59,16 +59,17 @@ def choose_penalty(
     The squared error, by which kernels are compared in closed form, and the log-loss want
     different ones.
     """
-    fold = max(rows // 4, 1)
+    held = held_out(plan.y[:rows])
+    x, y = plan.x[:rows], plan.y[:rows]
 
     def compute(folder: Path) -> dict[str, Any]:
         watch, tried = Stopwatch(), list[dict[str, float]]()
         size = float(make_kernel(candidate, plan.x).diag(plan.x[:rows]).mean())
         for penalty in PENALTIES:
             machine = make_machine(plan, candidate, penalty * size)
-            machine.fit(plan.x[fold:rows], plan.y[fold:rows])
-            found = _spread(machine, machine.predict_proba(plan.x[:fold]), plan)
-            scores = classification_scores(plan.y[:fold], found)
+            machine.fit(x[~held], y[~held])
+            found = _spread(machine, machine.predict_proba(x[held]), plan)
+            scores = classification_scores(y[held], found)
             tried.append({"ridge": penalty * size, "log_loss": scores["log_loss"]})
             rises = len(tried) > 1 and tried[-1]["log_loss"] > tried[-2]["log_loss"]
             if rises or watch.seconds() > _PENALTY_SHARE * left:
@@ -77,6 +78,16 @@ def choose_penalty(
         return {"ridge": best["ridge"], "tried": tried, "seconds": watch.seconds()}
 
     return steps.run("penalty", {**inputs, "candidate": candidate, "rows": rows}, compute)[0]
+
+
+def held_out(classes: Tensor) -> Tensor:
+    """Choose the last quarter of the rows of each class, at least one: booleans (n,)."""
+    held = torch.zeros(len(classes), dtype=torch.bool)
+    for c in classes.unique():
+        own = (classes == c).nonzero().squeeze(1)
+        if len(own) > 1:
+            held[own[-max(len(own) // 4, 1) :]] = True
+    return held
 
 
 def _spread(machine: Any, found: Tensor, plan: FitPlan) -> Tensor:

@@ -18,11 +18,12 @@ from ..datasets.table_encoder import parts_of
 from .errors import UserError, user_errors
 
 TASKS = ("auto", "regression", "classification")
-_IN_MEMORY = 2**26  # bytes of a file that is read once and kept while it is looked at
+_IN_MEMORY = 2**25  # bytes of a file that is read once and kept while it is looked at
 _MOST_CODES = 20  # classes that are written as 0, 1, 2 ...
 _MOST_CLASSES = 50
 _LEAST_ROWS = 20
 _LEAST_OF_A_CLASS = 5
+_OF_EACH_CLASS = 2  # training rows that come first
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +114,16 @@ def plan_fit(
         encoder = TableEncoder.fit(
             table, target=target, rows=train, drop=drop, categories=categories
         )
-        x = torch.cat([encoder.encode(part) for part in parts_of(table)])  # (all, d)
+        x = torch.empty(len(kept), len(encoder.titles), dtype=torch.float64)  # (all, d)
+        start = 0
+        for part in parts_of(table):
+            x[start : start + len(part)] = encoder.encode(part)
+            start += len(part)
         digest = _digest(path)
     order = torch.nonzero(train).squeeze(1)
     order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed + 1))]
+    if classes:
+        order = _each_class_first(order, y[order])
     left_out = {name: f"left out: it holds {kind}" for name, kind in file.left_out.items()}
     return FitPlan(
         target,
@@ -133,6 +140,16 @@ def plan_fit(
     )
 
 
+def _each_class_first(order: Tensor, classes: Tensor) -> Tensor:
+    """Move some rows of each class to the front, so that the first rows are of all classes."""
+    first = torch.cat(
+        [(classes == c).nonzero().squeeze(1)[:_OF_EACH_CLASS] for c in classes.unique()]
+    )
+    rest = torch.ones(len(order), dtype=torch.bool)
+    rest[first] = False
+    return torch.cat([order[first], order[rest]])
+
+
 def _names(option: str, file: TableFile, wanted: tuple[str, ...]) -> tuple[str, ...]:
     with user_errors(ValueError, prefix=f"{option}: "):
         return tuple(file.find(name) for name in wanted if name not in file.left_out)
@@ -147,12 +164,13 @@ def _target(
     table: DataTable | TableFile, name: str, task: str
 ) -> tuple[np.ndarray, Tensor, tuple[str, ...], str]:
     """Return the cells (n,), the targets (n,) as numbers or classes, the classes and why."""
-    scan, found, lines = ColumnScan(name), [], []
+    scan, found, lines, unit = ColumnScan(name), [], [], "row"
     for part in parts_of(table):
         cells = part.column(name)
         scan.update(cells)
         found.append(cells)
-        lines += [part.where(i) for i in range(len(part))]
+        lines.append(part.lines)
+        unit = part.unit
     cells = np.concatenate(found) if found else np.empty(0)
     present = cells[~is_missing(cells)]
     if len(present) < _LEAST_ROWS:
@@ -163,14 +181,13 @@ def _target(
     kind = scan.result()
     numbers, bad = read_cells(cells, "number")
     if bad < 0 and np.isinf(numbers).any():
-        raise UserError(
-            f"--target: {name!r} is infinite in {lines[int(np.isinf(numbers).argmax())]}"
-        )
+        line = np.concatenate(lines)[np.isinf(numbers).argmax()]
+        raise UserError(f"--target: {name!r} is infinite in {unit} {line}")
     is_number = bad < 0
     if not is_number and (task == "regression" or kind.mistake is not None):
         raise UserError(
-            f"--target: {name!r}: expected a number, got {cells[bad]!r} in {lines[bad]}"
-            + ("" if kind.mistake is None else f"; {kind.note}")
+            f"--target: {name!r}: expected a number, got {cells[bad]!r} in {unit} "
+            f"{np.concatenate(lines)[bad]}" + ("" if kind.mistake is None else f"; {kind.note}")
         )
     if kind.kind == "date":
         raise UserError(f"--target: {name!r} holds dates; give a column of numbers or classes")
