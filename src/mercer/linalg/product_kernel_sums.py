@@ -13,6 +13,7 @@ from .dominance_sums import (
     check_targets,
     compared_sums,
     divided_sums,
+    lexicographic_groups,
     visits,
 )
 from .grid_sums import decaying_grid_sums, grid_columns
@@ -114,10 +115,11 @@ def product_kernel_sums(
     if pairs <= cost or not (profile.rate or expands(profile, _extent(x, z))):
         found = paired_sums(profile, x, x if z is None else z, columns)
     elif profile.rate:
-        every = x if z is None else torch.cat((x, z))
-        laid = columns if z is None else torch.cat((columns, columns.new_zeros(len(columns), m)), 1)
+        # What coincides is one element, most of all where the targets are the points.
+        group, every = lexicographic_groups(x if z is None else torch.cat((x, z)))
+        laid = columns.new_zeros(len(columns), len(every)).index_add_(1, group[: len(x)], columns)
         found = decaying_sums(every * profile.rate, laid, profile.coefficients)
-        found = found if z is None else found[:, len(x) :]
+        found = found[:, group if z is None else group[len(x) :]]
     else:
         found = _windowed(profile, x, x if z is None else z, columns)
     dtype = points.dtype if weights is None else weights.dtype
