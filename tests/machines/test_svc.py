@@ -150,6 +150,16 @@ def test_auto_takes_landmarks_where_memory_is_short(monkeypatch):
     assert model.solver_ == "nystroem" and "do not fit" in model.solver_reason_
 
 
+def test_a_matrix_that_is_not_stored_gives_the_same(monkeypatch):
+    from mercer.machines import landmark_basis
+
+    x, y = data(400, classes=3)
+    model = SVC(RBF(1.0), solver="nystroem", landmarks=30, tol=1e-7, random_state=0)
+    whole = model.fit(x, y).decision_function(x)
+    monkeypatch.setattr(landmark_basis, "resident_memory", lambda: 2**60)
+    torch.testing.assert_close(model.fit(x, y).decision_function(x), whole, rtol=0, atol=1e-5)
+
+
 def test_warns_where_it_has_not_converged():
     x, y = data()
     with pytest.warns(ConvergenceWarning):

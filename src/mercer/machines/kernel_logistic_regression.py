@@ -21,6 +21,7 @@ from .labels import as_labels, check_labels
 from .landmark_basis import SELECTIONS, exact_basis, landmark_basis
 from .losses import LogisticLoss, MultinomialLoss
 from .newton_cg import NewtonFit, newton_cg
+from .ridge_fit import evaluate
 from .rows import as_tensor, check_rows, check_weights, in_kind
 from .training_matrix import matrix_fits, training_matrix
 
@@ -78,9 +79,9 @@ class KernelLogisticRegression(ClassifierMixin, Machine):
         The labels.
     kernel_ : Kernel
         A frozen copy of the kernel, what was left to the data set from it.
-    dual_coef_ : Tensor of shape (m, 1) or (m, n_classes)
+    dual_coef_ : ndarray or Tensor of shape (m, 1) or (m, n_classes)
         Coefficients of the training points with weight, or of the landmarks.
-    intercept_ : Tensor of shape (1,) or (n_classes,)
+    intercept_ : ndarray of shape (1,) or (n_classes,)
         b; of several classes they sum to zero.
     n_iter_ : int
         Newton steps.
@@ -189,7 +190,8 @@ class KernelLogisticRegression(ClassifierMixin, Machine):
         if len(self.classes_) == 2:
             onehot = onehot[:, 1:]  # (n, 1)
         self._choose(len(index))
-        found = self._solve(source, index, onehot, weights, ridge)
+        found, coef, bias = self._solve(source, index, onehot, weights, ridge)
+        self.dual_coef_, self.intercept_ = in_kind(coef, rows), bias.cpu().numpy()
         self.kernel_ = self._input.kernel
         self.n_iter_, self.converged_ = found.iterations, found.converged
         if not found.converged:
@@ -218,8 +220,8 @@ class KernelLogisticRegression(ClassifierMixin, Machine):
 
     def _solve(
         self, source: KernelInput, index: Tensor, onehot: Tensor, weights: Tensor, ridge: float
-    ) -> NewtonFit:
-        """Find the coefficients, and keep the points that they belong to."""
+    ) -> tuple[NewtonFit, Tensor, Tensor]:
+        """Find coefficients and intercept, and keep the points that they belong to."""
         binary, column = onehot.shape[1] == 1, weights.unsqueeze(-1)
         limits = {"intercept": self.fit_intercept, "tol": self.tol, "max_iter": self.max_iter}
         if self.solver_ == "newton":
@@ -228,8 +230,7 @@ class KernelLogisticRegression(ClassifierMixin, Machine):
             if binary:
                 found = kernel_irls(matrix, onehot[:, 0], weights, ridge, **limits)
                 self._input = source.keep(index)
-                self.dual_coef_, self.intercept_ = found.coefficients, found.intercept
-                return found
+                return found, found.coefficients, found.intercept
             basis = exact_basis(source, index, matrix, center=self.fit_intercept)
         else:
             seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -244,20 +245,17 @@ class KernelLogisticRegression(ClassifierMixin, Machine):
         loss = LogisticLoss(2 * onehot - 1, column) if binary else MultinomialLoss(onehot, column)
         found = newton_cg(basis, loss, ridge, outputs=onehot.shape[1], **limits)
         self._input = basis.input
-        self.dual_coef_ = basis.coefficients(found.coefficients)
-        self.intercept_ = found.intercept - basis.shift @ found.coefficients
+        bias = found.intercept - basis.shift @ found.coefficients
         if not binary and self.fit_intercept:
-            self.intercept_ = self.intercept_ - self.intercept_.mean()
-        return found
+            bias = bias - bias.mean()
+        return found, basis.coefficients(found.coefficients), bias
 
-    @torch.no_grad()
     def _logits(self, X: Any) -> tuple[Tensor, Any]:
         """Return logits (m, 1) or (m, c) in float64, and the checked rows."""
         check_is_fitted(self)
         rows = check_rows(self, X, reset=False)
-        cross = self._input.cross(rows)
-        found = cross @ self.dual_coef_.to(cross.dtype)
-        return found.double() + self.intercept_, rows
+        bias = torch.as_tensor(self.intercept_)
+        return evaluate(self._input, as_tensor(self.dual_coef_), bias, rows).double(), rows
 
     def decision_function(self, X: Any) -> Any:
         """Compute the logits.

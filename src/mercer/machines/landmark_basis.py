@@ -125,7 +125,7 @@ def landmark_basis(
     if 2 * n * m * points.element_size() <= spare:
         cross = cross.to_dense()
     # The second moments only steer the iterations, so a sample of the rows does.
-    count = min(n, max(_LEAST_SAMPLE, 4 * m), max(1, int(spare / 4 / (8 * 3 * m))))
+    count = min(n, max(_LEAST_SAMPLE, 4 * m), max(2 * m, int(spare / 4 / (8 * 3 * m))))
     rows = torch.linspace(0, n - 1, count, device=points.device).long()
     part = cross[rows] if isinstance(cross, Tensor) else cross.rows(rows)
     phi = part.double() @ root  # (count, r)
