@@ -1,13 +1,18 @@
 import math
 
 import pytest
+import scipy.optimize
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mercer
 from mercer.linalg import approximate_leverage_scores, ridge_leverage_scores
-from mercer.linalg.approximate_leverage import inclusion_probabilities, systematic_sample
+from mercer.linalg.approximate_leverage import (
+    inclusion_probabilities,
+    ridge_of_dimension,
+    systematic_sample,
+)
 
 
 def _clustered(n, share, seed=0):
@@ -224,3 +229,28 @@ def test_memory_budget():
         approximate_leverage_scores(
             lambda i, j: torch.ones(len(i), len(j)), torch.ones(1000), num_landmarks=500
         )
+
+
+@pytest.mark.parametrize("dimension", [1, 3, 7.5, 11])
+def test_ridge_of_dimension_against_scipy(dimension):
+    values = torch.linspace(0.1, 4, 12, dtype=torch.float64).square()
+    expected = scipy.optimize.brentq(
+        lambda r: float((values / (values + r)).sum()) - dimension, 1e-12, 1e6, xtol=1e-14
+    )
+    for positive in (False, True):
+        found = ridge_of_dimension(values, dimension, positive=positive)
+        assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_ridge_of_dimension_within_the_rank():
+    values = torch.tensor([2.0, 1.0, 0.0, 1e-30])
+    assert ridge_of_dimension(values, 2, positive=False) == 0
+    assert 0 < ridge_of_dimension(values, 2) <= 4 * 2 * torch.finfo(torch.float32).eps
+    assert ridge_of_dimension(torch.zeros(3), 1, positive=False) == 0
+    assert ridge_of_dimension(torch.zeros(3), 1) == 1.0
+
+
+def test_ridge_of_dimension_spans_twelve_decades():
+    values = torch.logspace(-12, 0, 50, dtype=torch.float64)
+    ridge = ridge_of_dimension(values, 45)
+    assert float((values / (values + ridge)).sum()) == pytest.approx(45, abs=1e-9)

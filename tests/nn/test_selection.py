@@ -6,8 +6,8 @@ import scipy.optimize
 import scipy.stats
 import torch
 
+from mercer.linalg.approximate_leverage import ridge_of_dimension
 from mercer.nn import select_neurons
-from mercer.nn.selection import ridge_for_dimension
 
 METHODS = ["leverage", "dpp", "greedy"]
 
@@ -24,29 +24,9 @@ def covariance(**options) -> torch.Tensor:
     return h.mT @ h / len(h)
 
 
-class TestRidgeForDimension:
-    @pytest.mark.parametrize("dimension", [1, 3, 7.5, 11])
-    def test_against_scipy(self, dimension):
-        values = torch.linalg.eigvalsh(covariance())
-        found = ridge_for_dimension(values, dimension)
-        expected = scipy.optimize.brentq(
-            lambda r: float((values / (values + r)).sum()) - dimension, 1e-12, 1e6, xtol=1e-14
-        )
-        assert found == pytest.approx(expected, rel=1e-9)
-
-    def test_is_zero_within_the_rank(self):
-        assert ridge_for_dimension(torch.tensor([2.0, 1.0, 0.0, 1e-30]), 2) == 0
-        assert ridge_for_dimension(torch.zeros(3), 1) == 0
-
-    def test_spans_twelve_decades(self):
-        values = torch.logspace(-12, 0, 50, dtype=torch.float64)
-        ridge = ridge_for_dimension(values, 45)
-        assert float((values / (values + ridge)).sum()) == pytest.approx(45, abs=1e-9)
-
-
 def test_leverage_takes_the_largest_scores_at_that_ridge():
     c, m = covariance(), 5
-    ridge = ridge_for_dimension(torch.linalg.eigvalsh(c), m)
+    ridge = ridge_of_dimension(torch.linalg.eigvalsh(c), m, positive=False)
     scores = torch.linalg.solve(c + ridge * torch.eye(12).double(), c).diagonal()
     assert scores.sum().item() == pytest.approx(m, rel=1e-9)
     assert select_neurons(c, m).tolist() == sorted(scores.topk(m).indices.tolist())

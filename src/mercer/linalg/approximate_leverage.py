@@ -191,13 +191,18 @@ def _require(landmarks: int, n: int) -> None:
     )
 
 
-def ridge_of_dimension(eigenvalues: Tensor, dimension: float) -> float:
-    """Find the ridge at which sum(v / (v + ridge)) is ``dimension``, or the rounding of v."""
-    values = eigenvalues.clamp_min(0.0)
-    low = len(values) * torch.finfo(values.dtype).eps * float(values.max())
+def ridge_of_dimension(eigenvalues: Tensor, dimension: float, *, positive: bool = True) -> float:
+    """Find the ridge at which sum(v / (v + ridge)) is ``dimension``, by bisection.
+
+    Where the rank is no larger than that it is zero, or the rounding of v if it is to be
+    positive.
+    """
+    values = eigenvalues.double().clamp_min(0.0)
+    low = len(values) * torch.finfo(eigenvalues.dtype).eps * float(values.max())
+    if int((values > low).sum()) <= dimension:
+        # Of a zero matrix any ridge will do: the scores are zero.
+        return (low or 1.0) if positive else 0.0
     high = max(float(values.sum()) / dimension, low)  # there the dimension is too small
-    if low == 0.0:
-        return 1.0  # of a zero matrix, whose scores are zero at any ridge
     for _ in range(100):
         middle = (low * high) ** 0.5
         if float((values / (values + middle)).sum()) > dimension:

@@ -12,50 +12,13 @@ from .._core.checks import (
     check_tensor,
 )
 from .._core.counter import RandomSource
+from ..linalg.approximate_leverage import ridge_of_dimension
 from ..linalg.dpp import sample_kdpp
 from ..linalg.leverage import ridge_leverage_scores
 from ..linalg.pivoted_cholesky import pivoted_cholesky
 from ..linalg.psd import check_psd_matrix
 
 SELECTIONS = ("leverage", "dpp", "greedy")
-
-
-def ridge_for_dimension(eigenvalues: Tensor, dimension: float) -> float:
-    r"""Find the ridge at which the effective dimension has a given value, by bisection.
-
-    .. math:: \sum_i \frac{\lambda_i}{\lambda_i + r} = \text{dimension}
-
-    Parameters
-    ----------
-    eigenvalues : Tensor of shape (n,)
-        Of a positive semi-definite matrix; those at rounding level count as zero.
-    dimension : float
-        The effective dimension, positive.
-
-    Returns
-    -------
-    float
-        The ridge; zero where the rank is no larger than the dimension.
-
-    Examples
-    --------
-    >>> import torch
-    >>> round(ridge_for_dimension(torch.tensor([3.0, 3.0, 3.0]), 1.0), 6)
-    6.0
-    """
-    values = eigenvalues.double()
-    floor = len(values) * torch.finfo(eigenvalues.dtype).eps * values.max()
-    values = values[values > floor]
-    if len(values) <= dimension:
-        return 0.0
-    low, high = 0.0, float(values.sum()) / dimension  # there the dimension is too large, too small
-    for _ in range(100):
-        middle = (low + high) / 2
-        if float((values / (values + middle)).sum()) > dimension:
-            low = middle
-        else:
-            high = middle
-    return high
 
 
 @torch.no_grad()
@@ -146,7 +109,8 @@ def select_neurons(
 
     if method == "leverage":
         if ridge is None:
-            ridge = ridge_for_dimension(torch.linalg.eigvalsh(matrix), num_features)
+            spectrum = torch.linalg.eigvalsh(matrix)
+            ridge = ridge_of_dimension(spectrum, num_features, positive=False)
         priority = ridge_leverage_scores(matrix, ridge=ridge)  # (p,)
     else:
         if method == "dpp":
