@@ -27,6 +27,8 @@ from mercer.cli.fit_scores import (
     regression_scores,
     reliability,
 )
+from mercer.datasets import read_table
+from mercer.datasets.cells import read_cells
 from mercer.machines import TablePredictor
 from mercer.report import Page
 from tests.cli.test_bundle_command import (
@@ -479,6 +481,36 @@ def test_tasks_are_guessed(tmp_path, cells, task, classes):
     plan = planned(tmp_path / "t.csv")
     assert plan.classes == classes
     assert ("classification" if plan.classes else "regression") == task
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_parquet_gives_what_csv_gives(tables, tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = read_table(tables / "wine.csv")
+    columns: dict = {}
+    for name, cells in zip(table.names, table.columns, strict=True):
+        numbers, bad = read_cells(cells, "number")
+        plain = cells.tolist() if bad >= 0 else [None if v != v else v for v in numbers.tolist()]
+        columns[name] = plain
+    columns["label"] = pa.array(columns.pop("target")).dictionary_encode()
+    columns["photo"] = [b"raw"] * len(table)
+    pq.write_table(pa.table(columns), tmp_path / "wine.parquet")
+    found = {}
+    for file, target in ((tables / "wine.csv", "target"), (tmp_path / "wine.parquet", "label")):
+        out = tmp_path / file.suffix
+        given = ("--target", target, "--out", out, "--kernel", "matern32", *THREADS)
+        assert run("fit", file, *given)[0] == 0
+        found[file.suffix] = report_of(out)
+    one, other = found[".csv"], found[".parquet"]
+    assert one["fits"][-1]["log_loss"] == other["fits"][-1]["log_loss"]
+    assert one["confusion"] == other["confusion"]
+    notes = {each["name"]: each["note"] for each in other["data"]["columns"]}
+    assert notes["photo"] == "left out: it holds binary"
+    raw = (tmp_path / "wine.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(raw[: len(raw) // 2])
+    code, _, errors = run("fit", tmp_path / "cut.parquet", "--target", "label")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "is not Parquet, or cut off" in errors
 
 
 @pytest.mark.usefixtures("without_figures")

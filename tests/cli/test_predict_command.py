@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -138,6 +139,16 @@ def test_earlier_predictions_stay_until_new_ones_are_complete(models, table, tmp
     assert {path.name for path in tmp_path.iterdir()} == {"p.csv", "cut.csv"}
     assert run("predict", models["price"][0], table, *given)[0] == 0
     assert len(columns_of(out)["prediction"]) == ROWS
+
+
+def test_ctrl_c_leaves_nothing(models, table, monkeypatch, tmp_path):
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(TablePredictor, "numbers", interrupted)
+    code, printed, errors = run("predict", models["price"][0], table, "--out", tmp_path / "p.csv")
+    assert (code, printed, errors) == (130, "", "\nmercer: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_memory_does_not_grow_with_the_file(models, table, monkeypatch, tmp_path):

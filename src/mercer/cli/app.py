@@ -56,7 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"mercer: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("\nmercer: interrupted; the same command with --resume continues\n")
+        hint = "" if args[:1] == ["predict"] else "; the same command with --resume continues"
+        sys.stderr.write(f"\nmercer: interrupted{hint}\n")
         return 130
     except BrokenPipeError:  # `mercer ... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from .._core.checks import check_int
+from .._core.progress import progress
 from .command import Threads, check_counts, threads
 from .errors import UserError, user_errors
 from .fit import Delimiter, Header, delimiter_of, header_of
@@ -87,7 +87,8 @@ class Predict:
             kept = [table.find(name) for name in self.keep]
         count = 0
         with user_errors(OSError, ModuleNotFoundError, prefix="--out: "), _written(self.out) as add:
-            for columns in _batches(model, table, kept, self.batch_rows):
+            batches = _batches(model, table, kept, self.batch_rows)
+            for columns in progress(batches, "batches", show=sys.stderr.isatty()):
                 add(columns)
                 count += len(columns["prediction"])
         others = [n for n in model.encoder.ignored(table.names) if n != model.target]
@@ -101,7 +102,6 @@ class Predict:
 
 def _batches(model: Any, table: Any, kept: list[str], rows: int) -> Iterator[Columns]:
     """Yield the columns that are written, so many rows at a time."""
-    check_int("rows", rows)
     parts = table.chunks(rows)
     empty = True
     while True:
