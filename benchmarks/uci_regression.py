@@ -12,9 +12,9 @@ scikit-learn GP      the Matern kernel with the same hyperparameters to fit, by 
 scikit-learn trees   `HistGradientBoostingRegressor`, leaves and steps chosen by a tenth of the rows
 ==================== ==============================================================================
 
-Hyperparameters of Mercer's Gaussian processes are fitted on at most ``--most`` rows, scikit-learn's
-(a step of its optimiser on 2,000 rows in eight columns takes seconds) and those of ridges on at most
-1,000; all are then conditioned on all training rows. Log-likelihoods of what has no
+Hyperparameters of Mercer's Gaussian processes are fitted on at most ``--most`` rows, those of
+scikit-learn's (a step of its optimiser on 2,000 rows in eight columns takes seconds) and of ridges
+on at most 1,000; all are then conditioned on all training rows. Log-likelihoods of what has no
 variance are those of a Gaussian with the variance of left-out errors: leave-one-out ones for
 ridges, of a tenth of the training rows for trees.
 
