@@ -1,6 +1,5 @@
 import math
 
-import matplotlib as mpl
 import pytest
 import torch
 
@@ -8,7 +7,6 @@ import mercer
 from mercer.linalg import (
     LowRankPreconditioner,
     pivoted_cholesky,
-    spectral_density,
     stochastic_logdet,
     stochastic_trace,
 )
@@ -94,29 +92,6 @@ def test_root_and_determinant_of_a_preconditioner():
         assert torch.allclose(p(dense), torch.eye(N).double(), atol=1e-10)
 
 
-@pytest.mark.parametrize("log", [False, True])
-def test_the_density_is_that_of_the_smoothed_eigenvalues(log):
-    found = spectral_density(_times, N, log=log, num_probes=30, steps=100, generator=0)
-    places = EXACT.log10() if log else EXACT
-    grid = found.grid.log10() if log else found.grid
-    width = 0.15 if log else float(found.nodes.max() - found.nodes.min()) / 30
-    gaps = (grid.unsqueeze(-1) - places) / width
-    exact = torch.exp(-gaps.square() / 2).mean(-1) / (width * math.sqrt(2 * math.pi))
-    error = (found.density - exact).abs()
-    assert bool((error <= 5 * found.standard_error + 1e-3 * exact.max()).all())
-    assert float(torch.trapezoid(found.density, grid)) == pytest.approx(1.0, abs=5e-3)
-
-
-def test_counts_eigenvalues_that_stand_apart():
-    values = torch.cat([torch.linspace(0, 1, 93), torch.full((7,), 5.0)]).double()
-    q = torch.linalg.qr(torch.randn(100, 100, dtype=torch.float64)).Q
-    a = (q * values) @ q.mT
-    found = spectral_density(lambda v: a @ v, 100, num_probes=40, generator=0)
-    count = found.count(4.0, math.inf)
-    assert abs(count.value - 7) <= 4 * count.standard_error <= 4
-    assert found.count(-math.inf, math.inf).value == pytest.approx(100)
-
-
 def test_memory_does_not_change_the_numbers(monkeypatch):
     plain = stochastic_trace(_times, N, torch.log, num_probes=8, generator=0)
     with (
@@ -134,17 +109,6 @@ def test_the_global_state_is_left_alone(global_state_unchanged):
     first = stochastic_logdet(_times, N, generator=counter)
     again = stochastic_logdet(_times, N, generator=mercer.features.CounterGenerator(7))
     assert first.value == again.value
-
-
-@pytest.mark.parametrize("log", [False, True])
-def test_plot(log):
-    mpl.use("agg")
-    found = spectral_density(_times, N, log=log, generator=0)
-    ax = found.plot()
-    assert ax.get_xscale() == ("log" if log else "linear")
-    assert ax.lines[0].get_ydata() == pytest.approx(found.density.numpy())
-    assert found.plot(ax) is ax
-    mpl.pyplot.close(ax.figure)
 
 
 @pytest.mark.parametrize(
@@ -166,11 +130,6 @@ def test_plot(log):
                 _times, N, preconditioner=LowRankPreconditioner(torch.ones(3, 1), ridge=1.0)
             ),
         ),
-        (ValueError, "width", lambda: spectral_density(torch.clone, N)),
-        (ValueError, "width", lambda: spectral_density(_times, N, width=0.0)),
-        (ValueError, "log", lambda: spectral_density(torch.neg, N, log=True)),
-        (ValueError, "num_points", lambda: spectral_density(_times, N, num_points=1)),
-        (TypeError, "generator", lambda: spectral_density(_times, N, generator="0")),
     ],
 )
 def test_errors(error, match, call):

@@ -98,9 +98,9 @@ from .sequential_leverage import SequentialLeverage as SequentialLeverage
 from .smoother import Smoothing as Smoothing
 from .smoother import smooth as smooth
 from .solve_psd import solve_psd as solve_psd
-from .stochastic_lanczos import SpectralDensity as SpectralDensity
+from .spectral_density import SpectralDensity as SpectralDensity
+from .spectral_density import spectral_density as spectral_density
 from .stochastic_lanczos import StochasticEstimate as StochasticEstimate
-from .stochastic_lanczos import spectral_density as spectral_density
 from .stochastic_lanczos import stochastic_logdet as stochastic_logdet
 from .stochastic_lanczos import stochastic_trace as stochastic_trace
 from .streaming_moments import StreamingMoments as StreamingMoments
