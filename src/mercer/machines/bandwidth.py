@@ -10,10 +10,10 @@ from torch import Tensor
 from .._core.checks import check_finite, check_tensor
 from ..kernels.distance import squared_distance
 from ..linalg.dominance_sums import lexicographic_groups
-from ..linalg.smoother import smooth
+from ..linalg.smoother import Smoothing, smooth
 from .local_kernel import LocalKernel, check_bandwidth
 
-_QUERIES = 2048  # points that a bandwidth is judged by, where there are more
+_QUERIES = 1024  # points that a bandwidth is judged by, where there are more
 _GRID, _STEPS = 17, 24  # bandwidths tried first, and sections after them
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -57,7 +57,7 @@ def nearest_neighbor_bandwidth(x: Tensor) -> float:
 
     In many dimensions it is close to the bandwidth that is best by the Kullback-Leibler
     divergence, where Scott's and Silverman's are too large: there a density estimate is a lookup
-    of the few nearest points, see `kde_phase`. Repeated rows count as one; of more than 2,048
+    of the few nearest points, see `kde_phase`. Repeated rows count as one; of more than 1,024
     rows as many, evenly spaced, are looked at, each among all.
 
     Parameters
@@ -194,8 +194,9 @@ def left_out(
     weights: Tensor,
     values: Tensor | None = None,
     most: int = _QUERIES,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Smooth at some rows without themselves: which they are, log-totals, means, neighbours."""
+    diagnostics: bool = False,
+) -> tuple[Tensor, Smoothing]:
+    """Smooth at some rows without themselves; which they are, and what was found."""
     some = _spread(len(rows), rows.device, most)
     n = len(rows)
 
@@ -204,6 +205,5 @@ def left_out(
         own = some[i].unsqueeze(1) == torch.arange(n, device=rows.device)[j]
         return tile.masked_fill_(own, -torch.inf)
 
-    found = smooth(log_weights, values, shape=(len(some), n), weights=weights)
-    assert found.neighbours is not None
-    return some, found.log_total, found.means, found.neighbours
+    shape = (len(some), n)
+    return some, smooth(log_weights, values, shape=shape, weights=weights, diagnostics=diagnostics)

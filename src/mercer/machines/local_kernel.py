@@ -99,6 +99,8 @@ class LocalKernel:
         if not profile.rate:
             return _finite_log(profile(t))
         s = profile.rate * t
+        if len(profile.coefficients) == 1:
+            return -s
         value = torch.full_like(s, profile.coefficients[-1])
         for c in reversed(profile.coefficients[:-1]):
             value = value * s + c

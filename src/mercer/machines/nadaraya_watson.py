@@ -62,7 +62,7 @@ class NadarayaWatson(MultiOutputMixin, RegressorMixin, Machine):
     bandwidth_ : float or ndarray of shape (n_features_in_,)
         The bandwidth, in units of the columns.
     loo_error_ : float
-        Mean squared error of predicting each different row, of up to 2,048, by all others; NaN
+        Mean squared error of predicting each different row, of up to 1,024, by all others; NaN
         for a single one.
     n_features_in_ : int
         Number of columns in ``fit``.
@@ -186,9 +186,9 @@ class NadarayaWatson(MultiOutputMixin, RegressorMixin, Machine):
 
     def _error(self, kernel: Any) -> float:
         """Compute the mean squared error at some rows by all others."""
-        some, _, means, _ = left_out(kernel, self._points, self._weights, self._columns())
-        assert means is not None
-        found = self._fitted(means, self._points[some].double())
+        some, smoothed = left_out(kernel, self._points, self._weights, self._columns())
+        assert smoothed.means is not None
+        found = self._fitted(smoothed.means, self._points[some].double())
         lost = found.isnan().any(1)
         if bool(lost.any()):  # no other row in the window: the worst guess, so that it is avoided
             share = self._weights / self._weights.sum()
