@@ -22,6 +22,7 @@ from mercer.machines import (
     GaussianProcessRegressor,
     InverseGamma,
     ScaleMixtureProcess,
+    SparseStudentTClassifier,
     StudentTProcessRegressor,
 )
 from mercer.report import PALETTE
@@ -54,7 +55,7 @@ def band(ax, mean, std, label):
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
 for ax, kernel, title in zip(axes, ("rbf", network), ("RBF", "ReLU network, NNGP"), strict=True):
-    model = GaussianProcessRegressor(kernel, n_restarts_optimizer=3, random_state=0).fit(X, y)
+    model = GaussianProcessRegressor(kernel, n_restarts_optimizer=1, random_state=0).fit(X, y)
     mean, std = model.predict(grid, return_std=True)
     band(ax, mean, std, "mean, two standard deviations")
     ax.plot(grid[:, 0], model.sample_y(grid, 2, random_state=1), lw=0.8, color="0.5")
@@ -91,7 +92,8 @@ for ax, (title, model) in zip(axes, models.items(), strict=True):
     ax.plot(few[:, 0], large, "k.")
     ax.set_title(title)
     ax.set_xlabel("x")
-axes[0].legend()
+axes[0].set_ylim(-8, 11)
+axes[0].legend(loc="upper left")
 plt.show()
 print(
     "variance, prior and posterior mean:", models["Student-t process"].prior_scale_.mean, end=", "
@@ -101,17 +103,23 @@ print(round(models["Student-t process"].posterior_scale_.mean, 1))
 # %%
 # Labels
 # ------
-# Probabilities go back to one half away from the data.
+# Probabilities go back to one half away from the data. The classifier by Student-t processes knows
+# the functions at landmarks only, and learns from batches of rows: it is for many of them.
 
 points, labels = make_moons(120, noise=0.2, random_state=0)
-classifier = GaussianProcessClassifier().fit(points, labels)
+classifiers = {
+    "Gaussian process": GaussianProcessClassifier(),
+    "sparse Student-t process": SparseStudentTClassifier(num_landmarks=40, random_state=0),
+}
 u, v = np.meshgrid(np.linspace(-3, 4, 60), np.linspace(-3, 3.5, 60))
-chance = classifier.predict_proba(np.stack([u.ravel(), v.ravel()], 1))[:, 1].reshape(u.shape)
-fig, ax = plt.subplots(figsize=(5.4, 4), layout="constrained")
-shades = ax.contourf(u, v, chance, np.linspace(0, 1, 11), cmap="RdBu_r")
-ax.scatter(*points.T, c=labels, cmap="RdBu_r", edgecolor="k", s=18)
-ax.set_aspect("equal")
-fig.colorbar(shades, label="probability of class 1")
+fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.8), layout="constrained")
+for ax, (title, classifier) in zip(axes, classifiers.items(), strict=True):
+    chance = classifier.fit(points, labels).predict_proba(np.stack([u.ravel(), v.ravel()], 1))
+    shades = ax.contourf(u, v, chance[:, 1].reshape(u.shape), np.linspace(0, 1, 11), cmap="RdBu_r")
+    ax.scatter(*points.T, c=labels, cmap="RdBu_r", edgecolor="k", s=18)
+    ax.set_title(title)
+    ax.set_aspect("equal")
+fig.colorbar(shades, ax=axes, label="probability of class 1")
 plt.show()
 
 # %%
@@ -121,9 +129,9 @@ plt.show()
 # the same random probes for all hyperparameters, so that it is smooth in them; the bound of
 # inducing points is below the likelihood.
 
-X = rng.normal(size=(400, 2))
+X = rng.normal(size=(300, 2))
 y = np.sin(X @ [2.0, 1.0]) + 0.2 * rng.normal(size=len(X))
-scales = np.linspace(-1.2, 1.2, 7)
+scales = np.linspace(-1.2, 0.9, 7)
 fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for method, style in (("exact", "-"), ("iterative", "o"), ("inducing", "--")):
     model = GaussianProcessRegressor(

@@ -16,7 +16,7 @@ features of my own   `WeightedLeastSquares`: with the best rows at which to eval
 error bars           `GaussianProcessRegressor`, whose kernel and noise are fitted too;
                      `StudentTProcessRegressor` where the size of the targets is uncertain;
                      `ScaleMixtureProcess` for any prior of it, such as `InverseGamma`;
-                     `GaussianProcessClassifier` for labels
+                     `GaussianProcessClassifier` for labels, `SparseStudentTClassifier` for many
 the largest margin   `SVC` for classes, `SVR` for numbers, `OneClassSVM` to find outliers
 to interpolate       `DeepLimitClassifier`: the infinitely deep wide network, a smoother without
 labels               parameters
@@ -31,8 +31,10 @@ two sets of columns  `KernelCCA`: the functions of both that are most correlated
 to compare samples   `mmd`, and `mmd_test` whether they come from one distribution
 to find dependence   `hsic`, and `hsic_test` whether two variables are independent
 distributions        `ECDF`: shares of rows below and above, exact, in any number of columns
-densities            `KernelDensity`: radial and product kernels, exact; `kde_phase` tells whether
-                     it averages or looks up neighbours; `effective_neighbors` counts them
+densities            `KernelDensity`: radial and product kernels, exact
+do they average      `kde_phase` says whether a density does or looks up neighbours (a `KDEPhase`,
+                     `kde_log_density_prediction`); `effective_neighbors` counts them;
+                     `nearest_neighbor_bandwidth` is near the best in many columns
 local averages       `NadarayaWatson`: regression by what is nearby, constant or linear
 ==================== ============================================================================
 
@@ -70,6 +72,7 @@ from .nadaraya_watson import NadarayaWatson as NadarayaWatson
 from .one_class_svm import OneClassSVM as OneClassSVM
 from .scale_mixture_process import ScaleMixtureProcess as ScaleMixtureProcess
 from .significance import SampleTest as SampleTest
+from .sparse_student_t_classifier import SparseStudentTClassifier as SparseStudentTClassifier
 from .spectral_clustering import SpectralClustering as SpectralClustering
 from .streaming_nystroem import StreamingNystroem as StreamingNystroem
 from .student_t_process import StudentTProcessRegressor as StudentTProcessRegressor
