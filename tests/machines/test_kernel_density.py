@@ -221,10 +221,10 @@ def test_best_bandwidth_in_many_dimensions(evidence):
 
 
 def test_few_neighbours_are_told():
-    x = _data(400, 20)
+    x = _data(250, 20)
     with pytest.warns(UserWarning, match="rests on"):
-        model = KernelDensity(bandwidth=0.7).fit(x)
-    expected = effective_neighbors(torch.from_numpy(x), bandwidth=0.7).median()
+        model = KernelDensity(bandwidth=0.6).fit(x)
+    expected = effective_neighbors(torch.from_numpy(x), bandwidth=0.6).median()
     assert model.effective_neighbors_ == pytest.approx(float(expected), rel=1e-10)
     assert model.effective_neighbors_ < 10
     KernelDensity(bandwidth="nn").fit(x)  # chosen for that
