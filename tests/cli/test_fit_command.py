@@ -15,7 +15,7 @@ from sklearn import datasets
 from sklearn.kernel_ridge import KernelRidge as Reference
 
 import mercer
-from mercer.cli import fit_job, fit_models
+from mercer.cli import fit_job, fit_models, fit_plan
 from mercer.cli.fit_budget import Budget, affordable, finer_fit, forecast, next_fit
 from mercer.cli.fit_candidates import TITLES, candidates, make_kernel
 from mercer.cli.fit_choice import round_sizes
@@ -27,7 +27,7 @@ from mercer.cli.fit_scores import (
     regression_scores,
     reliability,
 )
-from mercer.datasets import read_table
+from mercer.datasets import TableFile, read_table
 from mercer.datasets.cells import read_cells
 from mercer.machines import TablePredictor
 from mercer.report import Page
@@ -544,6 +544,27 @@ def test_rows_without_target_are_left_out(tmp_path):
     assert (len(plan.x), len(plan.x_test), plan.without_target) == (64, 16, 20)
     left = sorted([*plan.y.tolist(), *plan.y_test.tolist()])
     assert left == [i / 3 for i in range(100) if i % 5]
+
+
+def test_long_files_are_never_held(tables, monkeypatch):
+    """A file that is read in parts several times gives what one in memory gives."""
+    chunks, seen = TableFile.chunks, []
+
+    def spy(self, rows=50):
+        for part in chunks(self, 50):
+            seen.append(len(part))
+            yield part
+
+    for name in ("wine.csv", "diabetes.csv"):
+        whole = planned(tables / name)
+        with monkeypatch.context() as patch:
+            patch.setattr(fit_plan, "_IN_MEMORY", 0)
+            patch.setattr(TableFile, "chunks", spy)
+            parts = planned(tables / name)
+        assert whole.encoder == parts.encoder
+        for field in ("x", "y", "x_test", "y_test"):
+            assert torch.equal(getattr(whole, field), getattr(parts, field))
+    assert max(seen) == 50
 
 
 def test_classes_are_divided_alike(tables):

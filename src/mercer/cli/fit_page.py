@@ -187,6 +187,26 @@ def _add_choice(page: Page, findings: dict[str, Any]) -> None:
         )
 
 
+def _add_fits(page: Page, findings: dict[str, Any]) -> None:
+    name = "test accuracy" if findings["classes"] else "test RMSE"
+    page.table(
+        ["rows", name, "95 % interval", "solver", "s to fit", "s to predict"],
+        [
+            [
+                f"{fit['rows']:,}" + (" (saved)" if fit is findings["fits"][-1] else ""),
+                _score(findings, fit["score"]),
+                _interval(findings, fit["interval"]),
+                fit["solver"].partition(":")[0]
+                + (f", {fit['landmarks']:,} landmarks" if fit["landmarks"] else ""),
+                _seconds(fit["timing"]["fit"]),
+                _seconds(fit["timing"]["predict"]),
+            ]
+            for fit in findings["fits"]
+        ],
+        caption="Points of the learning curve; each is a fit of the chosen kernel.",
+    )
+
+
 def _add_use(page: Page, findings: dict[str, Any]) -> None:
     folder = os.path.join(findings["settings"]["out"], "model")  # noqa: PTH118  shown, not opened
     lines = [
@@ -282,6 +302,7 @@ def fit_page(findings: dict[str, Any]) -> Page:
         page.paragraph(f"Fitted to {_fitted_to(findings)}.")
     _add_figures(page, findings)
     _add_choice(page, findings)
+    _add_fits(page, findings)
     _add_use(page, findings)
     _add_data(page, findings)
     page.heading("What was done")
