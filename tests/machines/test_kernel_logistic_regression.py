@@ -239,3 +239,5 @@ def test_refuses_data():
     matrix = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
     with pytest.raises(ValueError, match=r"X: expected a positive semi-definite.*from -1 to 3"):
         KernelLogisticRegression("precomputed").fit(matrix, [0, 1])
+    with pytest.raises(ValueError, match=r"X: expected a positive semi-definite.*from -1 to 3"):
+        KernelLogisticRegression("precomputed", solver="nystroem").fit(matrix, [0, 1])

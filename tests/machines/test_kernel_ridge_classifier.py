@@ -69,14 +69,15 @@ def test_is_the_ridge_classifier_on_the_roots_rows(classes, class_weight, interc
     np.testing.assert_array_equal(ours.predict(q), peer.predict(phi_q.numpy()))
 
 
-@pytest.mark.parametrize("solver", ["cholesky", "cg", "falkon"])
+@pytest.mark.parametrize("solver", ["cholesky", "cg", "eigenpro", "falkon"])
 def test_solvers_agree(solver):
     x, y = data(classes=3)
     kernel = RBF(1.0)
     exact = KernelRidgeClassifier(kernel, 0.5).fit(x, y)
     given = {"landmarks": x.numpy()} if solver == "falkon" else {}
-    tol = 1e-12 if solver == "cg" else None
-    ours = KernelRidgeClassifier(kernel, 0.5, solver=solver, tol=tol, **given).fit(x, y)
+    tol = {"cg": 1e-12, "eigenpro": 1e-7}.get(solver)
+    given |= {"tol": tol, "max_iter": None if tol is None else 2000, "random_state": 0}
+    ours = KernelRidgeClassifier(kernel, 0.5, solver=solver, **given).fit(x, y)
     assert ours.solver_ == solver and ours.converged_
     torch.testing.assert_close(
         ours.decision_function(x), exact.decision_function(x), rtol=0, atol=1e-6
@@ -122,5 +123,8 @@ def test_refuses():
             KernelRidgeClassifier(**changes).fit(x, y)
     with pytest.raises(ValueError, match="one class"):
         KernelRidgeClassifier().fit(x[:1], y[:1])
+    matrix = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
+    with pytest.raises(ValueError, match="expected a positive semi-definite matrix"):
+        KernelRidgeClassifier("precomputed", 0.1).fit(matrix, [0, 1])
     with pytest.raises(ValueError, match="y: the estimator requires y"):
         KernelRidgeClassifier().fit(x)

@@ -151,3 +151,5 @@ def test_refuses_data():
     matrix = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
     with pytest.raises(ValueError, match=r"X: expected a positive semi-definite.*from -1 to 3"):
         OneClassSVM("precomputed").fit(matrix)
+    with pytest.raises(ValueError, match=r"X: expected a positive semi-definite.*from -1 to 3"):
+        OneClassSVM("precomputed", solver="nystroem").fit(matrix)

@@ -103,6 +103,8 @@ def landmark_basis(
     ------
     MemoryError
         If the landmarks' matrix does not fit the memory budget.
+    ValueError
+        If that matrix is not positive semi-definite.
     """
     kernel, points = given.kernel, given.points[index]
     n = len(points)
@@ -114,6 +116,12 @@ def landmark_basis(
         chosen = choose_landmarks(kernel, points, m, method=method, generator=generator)
     matrix = kernel(chosen.double())  # (m, m)
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)  # ascending
+    if float(values[0]) < -(torch.finfo(points.dtype).eps ** 0.5) * float(values.abs().max()):
+        raise ValueError(
+            f"{'X' if given.precomputed else 'kernel'}: expected a positive semi-definite kernel, "
+            f"got eigenvalues of the landmarks' matrix from {float(values[0]):.3g} to "
+            f"{float(values[-1]):.3g}"
+        )
     if points.dtype != torch.float64 and n * m <= _MOST_FINE:
         points = points.double()
     # The matrix is float64 whatever the rows are; their own products blur by one rounding.
