@@ -46,6 +46,10 @@ class TestRandomized(MachineContract):
             **({"n_components": 3, "random_state": 0, "eigen_solver": "randomized"} | params)
         )
 
+    def blockwise(self):
+        x = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0)).double()
+        return self.make(kernel=RBF(2.0)), x
+
 
 class TestNystroem(MachineContract):
     def make(self, **params):
