@@ -56,7 +56,7 @@ def gpytorch_side(kernel: Any, x: np.ndarray, y: np.ndarray) -> Any:
 
     points, targets = torch.from_numpy(x), torch.from_numpy(y)
     likelihood = gpytorch.likelihoods.GaussianLikelihood().double()
-    likelihood.noise = NOISE
+    likelihood.noise = torch.tensor(NOISE, dtype=torch.float64)  # a float would be rounded
 
     class Model(gpytorch.models.ExactGP):
         def __init__(self) -> None:

@@ -10,7 +10,6 @@ from sklearn.gaussian_process import kernels as peers
 
 from mercer import config
 from mercer.kernels import RBF, Laplacian, Linear, Matern, Periodic, RationalQuadratic, White
-from mercer.kernels.hyperparameter_gradient import hyperparameter_gradient
 from mercer.machines import GaussianProcessRegressor
 from tests.contracts.machine import MachineContract
 
@@ -219,19 +218,6 @@ def test_gradient_is_that_of_finite_differences(method, kernel):
     # Asking elsewhere leaves the machine as it was.
     value = model.log_marginal_likelihood_value_
     assert abs(model.log_marginal_likelihood(model.theta_) - value) <= 1e-12 * abs(value)
-
-
-def test_gradient_tiles_are_autograds_sum():
-    source = torch.Generator().manual_seed(0)
-    x = torch.randn(700, 3, dtype=torch.float64, generator=source) + 5
-    weight = torch.randn(700, 700, dtype=torch.float64, generator=source)
-    weight = weight + weight.mT
-    kernel = 2.0 * Matern([1.0, 2.0, 0.5], nu=2.5) * RBF(3.0) + RationalQuadratic(2.0)
-    named = dict(kernel.named_parameters())
-    expected = torch.autograd.grad((kernel._naive(x, None) * weight).sum(), list(named.values()))
-    found = hyperparameter_gradient(kernel, x, lambda r, c: weight[r, c].clone())
-    for name, value in zip(named, expected, strict=True):
-        assert (found[name] - value).abs().max() <= 1e-10 * value.abs().max()
 
 
 def test_all_points_as_landmarks_are_the_exact_process():
