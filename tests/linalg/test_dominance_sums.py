@@ -1,5 +1,8 @@
 import itertools
 import math
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -122,8 +125,6 @@ def test_orthants_add_up(d, evidence):
 )
 @pytest.mark.parametrize("d", [2, 3])
 def test_time_grows_nearly_linearly(d, evidence):
-    import time
-
     def seconds(n):
         x = _points(n, d)
         taken = []
@@ -136,6 +137,38 @@ def test_time_grows_nearly_linearly(d, evidence):
     factor = (seconds(160_000) / seconds(20_000)) ** (1 / 3)
     evidence(required="<= 2.6 for each doubling", measured=factor, what=f"d = {d}")
     assert factor <= 2.6
+
+
+@pytest.mark.slow
+@pytest.mark.paper(
+    SHEET,
+    kind="behaviour",
+    claim="A million points on a grid of 40 x 40 x 40 nodes take a second, 20,000 among them too.",
+)
+def test_times_of_the_sheet(evidence):
+    x = _points(1_000_000, 3)
+    axes = [torch.linspace(0, 1, 40, dtype=torch.float64)] * 3
+    start = time.perf_counter()
+    dominance_sums_on_grid(x, axes)
+    on_grid = time.perf_counter() - start
+    start = time.perf_counter()
+    dominance_sums(x[:20_000])
+    at_points = time.perf_counter() - start
+    evidence(required="<= 1.4 s, NumPy's time", measured=on_grid, what="grid")
+    evidence(required="<= 8.5 s, NumPy's time", measured=at_points, what="at the points")
+    assert on_grid <= 1.4 and at_points <= 8.5
+
+
+@pytest.mark.slow
+def test_memory_is_linear():
+    code = (
+        "import resource, torch; from mercer.linalg import dominance_sums;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20;"
+        "x = torch.rand(10**6, 3, dtype=torch.float64); x.sort(0); before = peak();"
+        "dominance_sums(x); print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) <= 0.45  # GiB; all pairs would be 930
 
 
 def test_grid_weights_and_shapes():

@@ -10,7 +10,7 @@ from .block_halving import Halving, halve, halved_size
 from .dominance_sums import sums_below
 
 _LEAF = 16  # points in a block that are taken pair by pair
-_BATCH = 2**18  # entries of blocks at once, which stay in the caches
+_BATCH = 2**15 - 1  # entries of blocks at once: in the caches, and below what torch shares out
 _LONGEST = 500.0  # exponents that one anchor can span in double precision
 _SMOOTHEST = 30.0  # the same with a polynomial beside them, whose terms cancel
 

@@ -12,7 +12,7 @@ from .._core.config import block_rows, require_memory
 from .block_halving import halve, halved_size
 
 _LEAF = 64  # points in a block that are compared pair by pair; fits eight bits
-_BATCH = 2**18  # entries of blocks at once, which stay in the caches
+_BATCH = 2**15 - 1  # entries of blocks at once: in the caches, and below what torch shares out
 _NANOSECONDS = 20.0  # a point and level; measured, it only chooses between two exact ways
 
 
@@ -129,7 +129,7 @@ def divided_sums(x: Tensor, columns: Tensor, z: Tensor | None, strict: list[bool
     count = len(unique)
     size = halved_size(count, _LEAF)
     require_memory(
-        8 * size * (x.shape[1] + 24),
+        8 * size * (8 * x.shape[1] + 30),
         f"the sums over {count} points in {x.shape[1]} dimensions",
         "ask for fewer targets at once",
     )
