@@ -3,6 +3,7 @@
 import csv
 import datetime
 import io
+import math
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from mercer.datasets import DataTable, TableFile, read_table
 from mercer.datasets.cells import MISSING
+from mercer.datasets.read_table import compact
 
 
 def write(folder, name, content, encoding="utf-8"):
@@ -105,6 +107,26 @@ def test_parts_are_the_whole(tmp_path):
         joined = {n: [v for part in parts for v in cells(part)[n]] for n in file.names}
         assert joined == whole
         assert np.concatenate([part.lines for part in parts]).tolist() == list(range(2, 502))
+
+
+def test_compact_tables_hold_numbers_as_such(tmp_path, monkeypatch):
+    rows = [
+        f"{i},{'' if i % 3 else i / 7},{'NA' if i % 5 else i},x{i % 4},1_{i}" for i in range(99)
+    ]
+    rows.append("oops, 3 ,4,x0,2_2")
+    file = TableFile(write(tmp_path, "t.csv", "a,b,c,d,e\n" + "\n".join(rows)))
+    parts = file.parts
+    monkeypatch.setattr(file, "parts", lambda rows, read: parts(20, read))
+    table, texts = compact(file), read_table(file.path)
+    assert [c.dtype.kind for c in table.columns] == ["O", "f", "f", "O", "O"]
+    for own, plain in zip(table.columns, texts.columns, strict=True):
+        if own.dtype.kind == "O":
+            assert own.tolist() == plain.tolist()
+        else:
+            want = [math.nan if cell is None else float(cell) for cell in plain]
+            np.testing.assert_array_equal(own, want)
+    assert len({id(cell) for cell in table.column("d")}) == 4
+    assert table.lines.tolist() == texts.lines.tolist()
 
 
 @settings(max_examples=40, deadline=None)

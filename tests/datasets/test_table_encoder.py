@@ -151,6 +151,14 @@ def test_codes_as_categories():
     assert torch.equal(encoder.encode(texts), encoder.encode(same))
 
 
+def test_numbers_among_levels_are_written_in_one_way():
+    data = DataTable.of({"x": ["1.0", "2", "red"] * 10, "y": [0.5, 2.0, 1.0] * 10})
+    encoder = TableEncoder.fit(data)
+    assert encoder.titles[:3] == ("x = 1", "x = 2", "x = red")
+    new = DataTable.of({"x": ["1", "2.00", "red"], "y": [0.5, 2.0, 1.0]})
+    assert torch.equal(encoder.encode(new), encoder.encode(data)[:3])
+
+
 def test_statistics_come_from_the_rows_that_are_asked_for():
     data = table()
     rows = torch.arange(200) < 100

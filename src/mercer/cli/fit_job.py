@@ -72,7 +72,7 @@ class FitJob:
         begun, _ = steps.run("begin", inputs, lambda _: {"seconds": started.seconds()})
         budget.add(begun["seconds"])
         bar.begin("gradient boosting")
-        other, other_folder = peer(plan, self._seed, budget.limit, inputs, steps)
+        other, other_folder = peer(plan, self._seed, max(budget.left, 0.0), inputs, steps)
         budget.add(other["seconds"])
         tried = choose(plan, self._candidates, inputs, steps, bar, budget)
         best = chosen(tried)

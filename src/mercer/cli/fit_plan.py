@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._core.config import config
 from ..datasets import DataTable, TableEncoder, TableFile
-from ..datasets.cells import as_texts, as_truth, is_missing, number_text, read_cells
+from ..datasets.cells import as_levels, as_texts, as_truth, is_missing, number_text, read_cells
 from ..datasets.column_scan import ColumnScan
-from ..datasets.read_table import joined
+from ..datasets.read_table import compact
 from ..datasets.table_encoder import parts_of
 from .errors import UserError, user_errors
 
 TASKS = ("auto", "regression", "classification")
-_IN_MEMORY = 2**25  # bytes of a file that is read once and kept while it is looked at
+_IN_MEMORY = 0.2  # of the memory budget: a smaller file is read once and kept for a while
 _MOST_CODES = 20  # classes that are written as 0, 1, 2 ...
 _MOST_CLASSES = 50
 _LEAST_ROWS = 20
@@ -106,7 +107,8 @@ def plan_fit(
         drop, categories = _names("--drop", file, drop), _names("--category", file, categories)
         if target in drop or target in categories:
             raise UserError(f"--target: {target!r} is also named by --drop or --category")
-        table = joined(file) if path.stat().st_size <= _IN_MEMORY else file
+        small = path.stat().st_size <= _IN_MEMORY * config.memory_budget
+        table = compact(file) if small else file
         cells, y, classes, reason = _target(table, target, task)
         kept = ~is_missing(cells)
         test = _hold_out(kept, y if classes else None, test_share, seed)
@@ -192,7 +194,8 @@ def _target(
     if kind.kind == "date":
         raise UserError(f"--target: {name!r} holds dates; give a column of numbers or classes")
     if len(set(present.tolist())) == 1:
-        raise UserError(f"--target: every row of {name!r} is {present[0]!r}; nothing to learn")
+        value = as_texts(present[:1])[0]
+        raise UserError(f"--target: every row of {name!r} is {value!r}; nothing to learn")
     if task == "auto":
         task, reason = _guess(numbers, is_number, present)
     else:
@@ -217,9 +220,7 @@ def _guess(numbers: np.ndarray, is_number: bool, present: np.ndarray) -> tuple[s
 
 def _classes(name: str, cells: np.ndarray, is_number: bool) -> tuple[Tensor, tuple[str, ...]]:
     """Return the number of each row's class, 0 where it is missing, and the classes."""
-    if is_number:
-        numbers = read_cells(cells, "number")[0]
-        cells = as_texts(numbers)  # 1 and 1.0 are one class
+    cells = as_levels(cells)  # 1 and 1.0 are one class
     counts = Counter(cell for cell in cells if cell is not None)
     order = sorted(counts, key=(lambda text: float(text)) if is_number else str)
     if all(as_truth(each) is not None for each in order):

@@ -1,7 +1,7 @@
 """What the cells of a table say: missing, numbers, truth values, dates, names."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -107,6 +107,28 @@ def read_cells(cells: np.ndarray, kind: str) -> tuple[np.ndarray, int]:
                 return found, i
             found[i] = value
     return found, -1
+
+
+def number_cells(cells: Sequence[str]) -> np.ndarray:
+    """Read raw texts as numbers where all of them are, else as `text_cells` does; (n,)."""
+    try:  # empty cells alone are missing, nearly always
+        found = np.array([float(cell or "nan") for cell in cells], dtype=np.float64)
+    except ValueError:
+        texts = text_cells(cells)
+        numbers, bad = read_cells(texts, "number")
+        return texts if bad >= 0 else numbers
+    return text_cells(cells) if any("_" in cell for cell in cells) else found
+
+
+def as_levels(cells: np.ndarray) -> np.ndarray:
+    """Write cells as the levels of a category (n,): numbers in one way, 1.0 as 1; None stays."""
+    if cells.dtype == np.float64:
+        return as_texts(cells)
+    known: dict[str | None, str | None] = {None: None}
+    for cell in set(cells.tolist()) - {None}:
+        number = as_number(cell)
+        known[cell] = cell if number is None else number_text(number)
+    return as_objects([known[cell] for cell in cells.tolist()])
 
 
 def as_texts(cells: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .cells import as_texts, read_cells
+from .cells import as_levels, read_cells
 from .data_table import DataTable
 
 
@@ -79,7 +79,7 @@ class ColumnEncoding:
         """
         cells = table.column(self.name)
         if self.kind == "category":
-            raw = _one_hot(as_texts(cells), self.levels, self.missing)
+            raw = _one_hot(as_levels(cells), self.levels, self.missing)
         else:
             raw = numbers_of(table, self.name, self.kind)[:, None]
             if self.missing:

@@ -1,10 +1,11 @@
 """A whole table from a CSV or Parquet file."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
-from .cells import as_texts
+from .cells import as_objects, as_texts, number_cells
 from .data_table import DataTable
 from .table_file import TableFile
 
@@ -48,12 +49,28 @@ def read_table(
 
 def joined(table: TableFile) -> DataTable:
     """Read all rows of an open table."""
-    parts = list(table.chunks())
+    return _join(table, list(table.chunks()))
+
+
+def compact(table: TableFile) -> DataTable:
+    """Read all rows of an open table in little memory: numbers as such, equal texts once."""
+    known: dict[str | None, str | None] = {}
+
+    def read(cells: Sequence[str]) -> np.ndarray:
+        found = number_cells(cells)
+        if found.dtype == np.float64:
+            return found
+        return as_objects([known.setdefault(cell, cell) for cell in found.tolist()])
+
+    return _join(table, list(table.parts(2**16, read)))
+
+
+def _join(table: TableFile, parts: list[DataTable]) -> DataTable:
     if not parts:
         return DataTable(table.names, tuple(np.empty(0) for _ in table.names), np.arange(0))
     columns = []
     for same in zip(*(part.columns for part in parts), strict=True):
-        # A Parquet column of nulls alone comes as numbers.
+        # A column may begin with numbers; of Parquet, nulls alone are numbers.
         mixed = len({column.dtype for column in same}) > 1
         columns.append(np.concatenate([as_texts(c) for c in same] if mixed else same))
     lines = np.concatenate([part.lines for part in parts])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._core.checks import check_int
-from .cells import as_texts
+from .cells import as_levels
 from .column_encoding import ColumnEncoding, fit_category, fit_numbers, numbers_of
 from .column_scan import ColumnKind, ColumnScan
 from .data_table import DataTable, listed
@@ -220,7 +220,7 @@ def _learn(
         for name, found in numbers.items():
             found.append(numbers_of(part, name, kinds[name])[kept])
         for name, seen in counts.items():
-            seen.update(as_texts(part.column(name))[kept].tolist())
+            seen.update(as_levels(part.column(name))[kept].tolist())
     return tuple(
         fit_category(name, counts[name], most, rare)
         if kind == "category"

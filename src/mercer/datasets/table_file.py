@@ -1,7 +1,7 @@
 """A table in a CSV or Parquet file, read some rows at a time."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, final
@@ -192,7 +192,10 @@ class TableFile:
         ValueError
             If the file is broken; the text has the line.
         """
-        rows = check_int("rows", rows)
+        yield from self.parts(check_int("rows", rows), text_cells)
+
+    def parts(self, rows: int, read: Callable[[Sequence[str]], np.ndarray]) -> Iterator[DataTable]:
+        """Read the table some rows at a time, the cells of a text file by a function."""
         if self._parquet is not None:
             start = 1
             for columns in parquet_batches(self.path, self._parquet, list(self.names), rows):
@@ -206,7 +209,7 @@ class TableFile:
             if not self._point:
                 cells = ([with_points(cell) for cell in column] for column in cells)
             lines = np.array([line for line, _ in part])
-            yield DataTable(self.names, tuple(map(text_cells, cells)), lines, "line")
+            yield DataTable(self.names, tuple(map(read, cells)), lines, "line")
 
     def _rows(self) -> Iterator[NumberedRow]:
         """Yield the rows below the header, each of the right width."""
