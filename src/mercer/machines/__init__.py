@@ -2,41 +2,47 @@
 
 Which one should I use?
 
-==================== ============================================================================
-You want             Use
-==================== ============================================================================
-a linear model to be `FeatureTransformer` before it, in a pipeline: explicit features of any
-a kernel machine     kernel, for as many rows as you like
-the same of a stream `StreamingNystroem`: landmarks chosen in one pass over batches of rows
-labels, fast         `KernelRidgeClassifier`: least squares on labels, its penalty chosen in
-                     closed form
-probabilities of     `KernelLogisticRegression`: exact for few rows, on landmarks for many
-classes
-features of my own   `WeightedLeastSquares`: with the best rows at which to evaluate a function
-error bars           `GaussianProcessRegressor`, whose kernel and noise are fitted too;
-                     `StudentTProcessRegressor` where the size of the targets is uncertain;
-                     `ScaleMixtureProcess` for any prior of it, such as `InverseGamma`;
-                     `GaussianProcessClassifier` for labels, `SparseStudentTClassifier` for many
-the largest margin   `SVC` for classes, `SVR` for numbers, `OneClassSVM` to find outliers
-to interpolate       `DeepLimitClassifier`: the infinitely deep wide network, a smoother without
-labels               parameters
-a table with holes   `TablePredictor`: an encoder with a machine, as ``mercer fit`` saves it
-and categories
-to reduce columns    `KernelPCA`: principal components in the feature space of any kernel
-                     `KernelDiscriminantAnalysis`: the columns that tell classes apart
-clusters             `KernelKMeans`: means in the feature space of any kernel
-                     `SpectralClustering`: clusters of any shape
-vectors              `VectorKernelRidge`: regression of entries that go together
-two sets of columns  `KernelCCA`: the functions of both that are most correlated
-to compare samples   `mmd`, and `mmd_test` whether they come from one distribution
-to find dependence   `hsic`, and `hsic_test` whether two variables are independent
-distributions        `ECDF`: shares of rows below and above, exact, in any number of columns
-densities            `KernelDensity`: radial and product kernels, exact
-do they average      `kde_phase` says whether a density does or looks up neighbours (a `KDEPhase`,
-                     `kde_log_density_prediction`); `effective_neighbors` counts them;
-                     `nearest_neighbor_bandwidth` is near the best in many columns
-local averages       `NadarayaWatson`: regression by what is nearby, constant or linear
-==================== ============================================================================
+============================ =====================================================================
+use                          for
+============================ =====================================================================
+`KernelRidge`                numbers, by least squares: the first to try; 10 to 10^7 rows
+`VectorKernelRidge`          vectors of numbers that go together
+`GaussianProcessRegressor`   numbers with error bars; its kernel and noise are fitted too
+`StudentTProcessRegressor`   the same where the size of the targets is uncertain
+`ScaleMixtureProcess`        the same for any prior of that size
+`InverseGamma`               such a prior
+`SVR`                        numbers, by support vectors
+`NadarayaWatson`             numbers, by what is nearby, constant or linear
+`WeightedLeastSquares`       your own features, with the best rows at which to evaluate a function
+`KernelLogisticRegression`   classes, with probabilities; on landmarks where rows are many
+`KernelRidgeClassifier`      classes, fast: least squares, its penalty chosen in closed form
+`SVC`                        classes, by the largest margin
+`GaussianProcessClassifier`  classes, with the uncertainty of few rows
+`SparseStudentTClassifier`   classes of many rows, with heavy tails
+`DeepLimitClassifier`        classes, by the infinitely deep wide network: nothing to choose
+`KernelDiscriminantAnalysis` the directions that tell classes apart
+`OneClassSVM`                outliers
+`ECDF`                       shares of rows below and above, exact, in several columns
+`KernelDensity`              densities: radial and product kernels, exact
+`kde_phase`                  whether a density averages or looks up its nearest neighbour
+`KDEPhase`                   what it says
+`kde_log_density_prediction` what a density of many columns tends to
+`effective_neighbors`        how many rows a density rests on
+`nearest_neighbor_bandwidth` a bandwidth that is near the best in many columns
+`KernelPCA`                  fewer columns: principal components in the feature space
+`KernelCCA`                  what two sets of columns have in common
+`KernelKMeans`               clusters around means in the feature space
+`SpectralClustering`         clusters of any shape
+`mmd_test`                   whether two samples come from one distribution
+`mmd`                        how far their distributions are apart
+`hsic_test`                  whether two variables are independent
+`hsic`                       how far from it they are
+`SampleTest`                 what these tests say
+`FeatureTransformer`         features before a linear model of your own, in a pipeline
+`StreamingNystroem`          the same in one pass over batches
+`TablePredictor`             tables with holes and categories, as ``mercer fit`` saves them
+`Machine`                    what all of them are
+============================ =====================================================================
 
 They take NumPy arrays and torch tensors and return the caller's kind, pass scikit-learn's checks
 of estimators, and never change the kernel that they are given.
