@@ -71,6 +71,14 @@ class RowSource(abc.ABC):
         RowBlock
             The rows; their numbers are checked to be finite.
         """
+        n = len(self)
+        if (
+            len(index) == 0
+            or int(index[0]) < 0
+            or int(index[-1]) >= n
+            or bool((index.diff() < 0).any())
+        ):
+            raise ValueError(f"index: expected ascending numbers from 0 to {n - 1}, got {index}")
         return _check(self._take(index), index)
 
     def blocks(self, size: int, start: int = 0) -> Iterator[RowBlock]:
@@ -131,8 +139,13 @@ def _check(block: RowBlock, numbers: int | Tensor) -> RowBlock:
 def as_floats(values: Any) -> Tensor:
     """Return an array or tensor as a float32 or float64 tensor, copied where it must be."""
     if isinstance(values, Tensor):
-        return values.detach() if values.is_floating_point() else values.detach().double()
+        if values.is_complex():
+            raise TypeError(f"expected real numbers, got {values.dtype}")
+        plain = values.dtype in (torch.float32, torch.float64)
+        return values.detach() if plain else values.detach().double()
     array = np.asarray(values)
+    if array.dtype.kind == "c":
+        raise TypeError(f"expected real numbers, got {array.dtype}")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
     # torch refuses negative strides, and warns of arrays that cannot be written to.
@@ -167,6 +180,7 @@ class ArrayRows(RowSource):
     """
 
     def __init__(self, X: Any, y: Any = None, sample_weight: Any = None) -> None:
+        X, y, sample_weight = (_indexable(part) for part in (X, y, sample_weight))
         if X.ndim != 2:
             raise ValueError(f"X: expected shape (n, d), got {tuple(X.shape)}")
         for name, values, axes in (("y", y, (1, 2)), ("sample_weight", sample_weight, (1,))):
@@ -195,6 +209,12 @@ class ArrayRows(RowSource):
 
     def _take(self, index: Tensor) -> RowBlock:
         return self._block(index if isinstance(self.X, Tensor) else index.numpy())
+
+
+def _indexable(values: Any) -> Any:
+    """Return what slices and numbers of rows take from; lists and tables become arrays."""
+    plain = values is None or (hasattr(values, "ndim") and not hasattr(values, "to_numpy"))
+    return values if plain else np.asarray(values)
 
 
 def _outputs(y: Any) -> int:
@@ -356,7 +376,8 @@ class BatchRows(RowSource):
     TypeError
         If it is an iterator, which can be gone through only once.
     ValueError
-        If there is no row, or a batch does not fit the first.
+        If there is no row, a batch does not fit the first, or the second time brings other rows
+        (another number of them, or another first one).
 
     Examples
     --------
@@ -374,6 +395,7 @@ class BatchRows(RowSource):
             )
         self.batches = batches
         self._count: int | None = None
+        self._first: Tensor | None = None
 
     def __len__(self) -> int:
         if self._count is None:
@@ -383,10 +405,17 @@ class BatchRows(RowSource):
     def read(self, start: int = 0) -> Iterator[RowBlock]:
         """Yield the rows from one on, in blocks of any size."""
         shape: tuple[Any, ...] | None = None
+        total = 0
         made = self.batches() if callable(self.batches) else iter(self.batches)
         for number, batch in enumerate(made):
             block = ArrayRows(*_parts(batch))._block(slice(None))
-            own = (block.x.shape[1], block.x.dtype, *(t is None for t in block))
+            outputs = None if block.y is None else block.y.shape[1]
+            own = (block.x.shape[1], block.x.dtype, outputs, block.weight is None)
+            if self._first is None and len(block.x):
+                self._first = block.x[0].clone()
+            elif total == 0 and len(block.x) and not torch.equal(block.x[0], self._first):
+                raise ValueError("batches: expected the same rows each time, got another first row")
+            total += len(block.x)
             if shape is not None and own != shape:
                 raise ValueError(
                     f"batches: batch {number} has {own[0]} columns of {own[1]}, "
@@ -400,6 +429,10 @@ class BatchRows(RowSource):
             start = 0
         if shape is None:
             raise ValueError("batches: expected at least one batch")
+        if self._count is not None and total != self._count:
+            raise ValueError(
+                f"batches: expected the same rows each time, got {self._count} and then {total}"
+            )
 
     def _take(self, index: Tensor) -> RowBlock:
         return _take_in_a_pass(self, index)

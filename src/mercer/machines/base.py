@@ -61,10 +61,16 @@ class Machine(BaseEstimator, abc.ABC):
         ValueError
             If it holds something else than an estimator of this class.
         """
-        config, state = load_state(folder)
-        if "values" not in config:
-            raise ValueError(f"folder: {folder} holds a {config.get('class')}, not a machine")
-        found = _decode(config, state)
+        try:
+            config, state = load_state(folder)
+            if "values" not in config:
+                raise ValueError(f"folder: {folder} holds a {config.get('class')}, not a machine")
+            found = _decode(config, state)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"folder: {folder} holds a config that no machine wrote: "
+                f"{type(error).__name__} {error}"
+            ) from None
         if not isinstance(found, cls):
             raise ValueError(
                 f"folder: {folder} holds a {type(found).__name__}, not a {cls.__name__}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from .._core.saving import load_state, save_state
+from .._core.saving import CONFIG_FILE, WEIGHTS_FILE, load_state, save_state
 
 _EVERY = 15.0  # seconds between two checkpoints, at least
 
@@ -43,17 +44,31 @@ class Checkpoint:
     ------
     ValueError
         If the folder holds the state of another fit, or something else.
+    NotADirectoryError, PermissionError
+        If it is a file, or may not be written.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, own: str) -> None:
         self.folder, self.own = None if folder is None else Path(folder), own
         self.state: dict[str, Tensor] = {}
         self._last = time.monotonic()
-        if self.folder is None or not self.folder.exists():
+        if self.folder is None:
             return
-        if not any(self.folder.iterdir()):
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"checkpoint: {self.folder} exists and is not a directory")
+        # Said now, not after hours when there is something to write.
+        around = next(p for p in self.folder.absolute().parents if p.exists())
+        if not os.access(around, os.W_OK):
+            raise PermissionError(f"checkpoint: {around} cannot be written to")
+        if not self.folder.exists() or not any(self.folder.iterdir()):
             return
-        config, state = load_state(self.folder)
+        try:
+            config, state = load_state(self.folder)
+        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"checkpoint: {self.folder} holds something else than the state of a fit, or a "
+                f"damaged one; give another folder, or remove it ({error})"
+            ) from None
         if config.get("class") != "checkpoint" or config.get("fit") != own:
             raise ValueError(
                 f"checkpoint: {self.folder} holds the state of a fit with other data or "
@@ -90,8 +105,18 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def done(self) -> None:
-        """Remove the folder, and what kills in the middle of writing left beside it."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            for aside in self.folder.parent.glob(f".{self.folder.name}.*"):
-                shutil.rmtree(aside, ignore_errors=True)
+        """Remove the state, and what kills in the middle of writing left beside it.
+
+        What others put into the folder, or called nearly like it, stays.
+        """
+        if self.folder is None:
+            return
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            (self.folder / name).unlink(missing_ok=True)
+        if self.folder.exists() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+        if self.folder.parent.exists():
+            written = re.compile(rf"\.{re.escape(self.folder.name)}\.[0-9a-f]{{32}}")
+            for aside in self.folder.parent.iterdir():
+                if written.fullmatch(aside.name):
+                    shutil.rmtree(aside, ignore_errors=True)

@@ -135,7 +135,8 @@ class KernelInput:
             square = (wide - center).square()
             scale = (square.mean(0) if share is None else (share * square).sum(0)).sqrt()
             # Of a constant column rounding would be left.
-            known = scale > 1e-12 * wide.abs().amax(0)
+            some = wide if weights is None else wide[weights > 0]
+            known = scale > 1e-12 * some.abs().amax(0)
             scale = torch.where(known, scale, 1.0)
             x = ((wide - center) / scale).to(x.dtype)
         return cls(fit_kernel(kernel, x, weights), x, center, scale, x.shape[1])

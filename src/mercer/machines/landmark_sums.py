@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_DEPENDENT = 1e-13  # share of the largest variance under which a landmark adds nothing
+# Share of the largest variance under which a landmark adds nothing: of what is left, rounding is
+# divided by it, so that a scatter which no pass over the rows corrects needs more.
+_DEPENDENT, _DEPENDENT_IN_SUMS = 1e-11, 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,34 +34,37 @@ class LandmarkMoments:
 
 
 def add_scatter(scatter: Tensor, z: Tensor) -> None:
-    """Add Z^T Z (m, m) to a scatter matrix, on and above its diagonal at least.
+    """Add Z^T Z (m, m), of float64, to a scatter matrix, on and above its diagonal at least.
 
     SciPy's symmetric product takes half of the work of a general one, which is all that torch
     has.
     """
     if z.device.type != "cpu":
-        scatter.add_((z.mT @ z).double())
+        scatter.addmm_(z.mT, z)
         return
     from scipy.linalg import blas
     from threadpoolctl import threadpool_limits
 
     rows: Any = z.numpy().T  # (m, b), as BLAS reads columns
+    product: Any = blas.dsyrk  # type: ignore[attr-defined]
     with threadpool_limits(torch.get_num_threads(), user_api="blas"):
-        if z.dtype == torch.float64:
-            product: Any = blas.dsyrk  # type: ignore[attr-defined]
-            product(1.0, rows, beta=1.0, c=scatter.numpy().T, lower=1, overwrite_c=1)
-        else:
-            product = blas.ssyrk  # type: ignore[attr-defined]
-            scatter.add_(torch.from_numpy(product(1.0, rows, lower=1).T))
+        product(1.0, rows, beta=1.0, c=scatter.numpy().T, lower=1, overwrite_c=1)
 
 
-def pivoted_factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def pivoted_factor(
+    matrix: Tensor, precision: float, *, corrected: bool = True
+) -> tuple[Tensor, Tensor]:
     """Factor the kernel of some landmarks, those left out that others determine.
 
     Parameters
     ----------
     matrix : Tensor of shape (m, m)
         The kernel among them, float64.
+    precision : float
+        That of the dtype in which the kernel is evaluated elsewhere, whose noise must not look
+        like a landmark.
+    corrected : bool, default True
+        Whether passes over the rows take out what rounding does to the scatter.
 
     Returns
     -------
@@ -77,9 +82,10 @@ def pivoted_factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
     largest = float(matrix.diagonal().max())
     if not largest > 0:
         raise ValueError(f"kernel: expected a kernel that is not zero, got {largest:.3g} at most")
+    share = max(_DEPENDENT if corrected else _DEPENDENT_IN_SUMS, 10 * precision)
     work: Any = matrix.cpu().numpy().copy(order="F")
     pivoted: Any = lapack.dpstrf  # type: ignore[attr-defined]
-    factor, pivots, rank, _ = pivoted(work, tol=_DEPENDENT * largest, lower=1, overwrite_a=1)
+    factor, pivots, rank, _ = pivoted(work, tol=share * largest, lower=1, overwrite_a=1)
     kept = torch.from_numpy(pivots[:rank].astype("int64") - 1)
     lower = torch.from_numpy(factor[:rank, :rank]).tril().contiguous()
     return lower.to(matrix), kept.to(matrix.device)
@@ -88,7 +94,9 @@ def pivoted_factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def shifted_factor(matrix: Tensor, ridge: float) -> Tensor:
     """Factor matrix + ridge I, as much more on the diagonal as rounding asks for."""
     shift = ridge
-    scale = float(matrix.diagonal().mean()) or 1.0
+    scale = float(matrix.diagonal().abs().mean()) or 1.0
+    if not scale < float("inf"):  # NaN too, of which no shift would make a factor
+        raise ValueError(f"kernel: expected sums within range, got {scale:.3g} on the diagonal")
     while True:
         system = matrix.clone()
         system.diagonal().add_(shift)

@@ -1,6 +1,7 @@
 """Ridge regression on landmarks: rows in blocks, and a system of the landmarks' size."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 import torch
 import torch.distributed as dist
@@ -54,6 +55,8 @@ class LandmarkSystem:
         Number q of targets.
     intercept : bool
         Whether b is fitted, without penalty; else it is zero.
+    corrected : bool, default True
+        Whether `solve` is all that is asked for: it can take rounding out of the sums.
     group : ProcessGroup, optional
         Processes that share the blocks.
     show_progress : bool
@@ -69,6 +72,7 @@ class LandmarkSystem:
         outputs: int,
         *,
         intercept: bool = False,
+        corrected: bool = True,
         group: ProcessGroup | None = None,
         show_progress: bool = False,
     ) -> None:
@@ -79,9 +83,11 @@ class LandmarkSystem:
         self.intercept, self.group, self.show = intercept, group, show_progress
         self.size = max(_JOB_ROWS, -(-count // _MOST_JOBS))
         matrix = kernel(landmarks.double())  # (m, m)
-        self.factor, self.kept = pivoted_factor(matrix)  # (r, r), (r,)
-        self.landmarks = landmarks[self.kept]
         self.work = working_dtype(landmarks.dtype)
+        # The factor (r, r), and which landmarks it keeps (r,).
+        precision = torch.finfo(self.work).eps
+        self.factor, self.kept = pivoted_factor(matrix, precision, corrected=corrected)
+        self.landmarks = landmarks[self.kept]
         self.points, self.device = self.landmarks.to(self.work), landmarks.device
         self.summed = max(512, _SUMMED // len(self.points))  # rows in a block of the sums
 
@@ -117,8 +123,11 @@ class LandmarkSystem:
         return held, hand_out()
 
     def product(self, v: Tensor) -> Tensor:
-        """Multiply H, centred where there is an intercept, by vectors (m, q)."""
-        right = v.to(self.work)
+        """Multiply H, centred where there is an intercept, by vectors (m, q).
+
+        Whatever the kernel is evaluated in, products are float64's: H is then symmetric and
+        semi-definite to those digits, on which L^-1 depends.
+        """
         held, jobs = self._jobs()
 
         def work(job: int, check: Callable[[], None]) -> Tensor:
@@ -126,20 +135,22 @@ class LandmarkSystem:
             found = torch.zeros_like(v)
             for rows, k in self._fill(x):
                 check()
-                t = k @ right  # (s, q)
+                k = k.double()
+                t = k @ v  # (s, q)
                 if w is not None:
                     t *= w[rows].to(t).unsqueeze(-1)
-                found += (k.mT @ t).double()
+                found += k.mT @ t
             return found
 
         found = torch.zeros_like(v)
-        for part in self._in_order(in_order(jobs, work, v.device), v):
-            found += part
+        with closing(self._in_order(in_order(jobs, work, v.device), v)) as parts:
+            for part in parts:
+                found += part
         if self.intercept:
             found -= torch.outer(self.moments.total, self.moments.total @ v) / self.moments.weight
         return found
 
-    def _in_order(self, parts: Iterator[Tensor], like: Tensor) -> Iterator[Tensor]:
+    def _in_order(self, parts: Iterator[Tensor], like: Tensor) -> Generator[Tensor]:
         """Yield what the blocks gave in their order, whichever process they were with."""
         if self.group is None:
             yield from parts
@@ -165,20 +176,20 @@ class LandmarkSystem:
         weight = float(moments.weight)
         bar = progress(range(total or 0), "rows", show=self.show and total is not None)
         for x, y, w in rows:
-            k = self._whole(x)  # (b, m)
+            k = self._whole(x).double()  # (b, m)
             right = y.double() if w is None else w.double().unsqueeze(-1) * y.double()
             weight += len(x) if w is None else float(w.sum())
-            moments.cross.add_((k.mT @ right.to(k)).double())
+            moments.cross.addmm_(k.mT, right)
             moments.target_total.add_(right.sum(0))
             moments.target_square.add_((right * y.double()).sum(0))
             moments.counted.add_(len(x) if w is None else float((w > 0).sum()))
             moments.weight.fill_(weight)
             if w is None:
-                moments.total.add_(k.sum(0, dtype=torch.float64))
+                moments.total.add_(k.sum(0))
             else:
                 root = w.to(k).sqrt()
                 k *= root.unsqueeze(-1)
-                moments.total.add_((root @ k).double())
+                moments.total.add_(root @ k)
             add_scatter(moments.scatter, k)
             next(iter(bar), None)
             if save is not None:
@@ -245,15 +256,16 @@ class LandmarkSystem:
             found = y.new_zeros(m + 2, q + 1)
             for rows, k in self._fill(x):
                 check()
-                found[:m] += (k.mT @ sides[rows].to(k)).double()
+                found[:m] += k.mT.double() @ sides[rows]
             found[m] = sides.sum(0)
             found[m + 1, :q] = (sides[:, :q] * y).sum(0)
             found[m + 1, q] = (own > 0).sum()
             return found
 
         like = moments.scatter.new_zeros(m + 2, q + 1)
-        for part in self._in_order(in_order(jobs, work, self.device), like):
-            like += part
+        with closing(self._in_order(in_order(jobs, work, self.device), like)) as parts:
+            for part in parts:
+                like += part
         moments.cross.copy_(like[:m, :q])
         moments.total.copy_(like[:m, q])
         moments.target_total.copy_(like[m, :q])
@@ -274,7 +286,7 @@ class LandmarkSystem:
         """Estimate how far rounding moves the whitened scatter, in the units of the ridge."""
         least = float(self.factor.diagonal().square().min())
         largest = float(self.moments.scatter.diagonal().max())
-        eps = torch.finfo(self.work).eps
+        eps = torch.finfo(torch.float64).eps
         return eps * largest * len(self.points) ** 0.5 / least
 
     def right_hand_side(self) -> Tensor:

@@ -1,5 +1,6 @@
 """Kernel ridge regression whose coefficients are those of all rows."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from .._core.config import require_memory
+from .._core.config import block_rows, require_memory
 from ..kernels import Gram
 from ..linalg import (
     LinearSolution,
@@ -79,7 +80,8 @@ def _fit(
     root = torch.ones(n, dtype=torch.float64, device=y.device)
     if weights is not None:
         root = weights.to(root).sqrt()
-    targets = y.double() * root.unsqueeze(-1)  # (n, q)
+    center = _center(y, weights, options)
+    targets = (y.double() - center) * root.unsqueeze(-1)  # (n, q)
     if options.fit_intercept:
         targets = torch.cat([targets, root.unsqueeze(-1)], 1)
     alphas = np.broadcast_to(np.asarray(options.alpha, dtype=np.float64), (q,))
@@ -91,7 +93,7 @@ def _fit(
         option = "use solver='falkon' or 'cg', which never build it"
         require_memory(8 * 3 * n * n, f"the kernel matrix of {n} rows and its factor", option)
         matrix = _scaled(gram.to_dense().double(), root)
-    for alpha in distinct:
+    for number, alpha in enumerate(distinct):
         own = torch.from_numpy(np.flatnonzero(alphas == alpha)).to(y.device)
         columns = torch.cat([own, own.new_tensor([q])]) if options.fit_intercept else own
         if matrix is not None:
@@ -99,8 +101,8 @@ def _fit(
             solved = solve_refined(matrix, targets[:, columns], ridge=float(alpha), overwrite=last)
         else:
             # One state a ridge, as each is a system of its own.
-            folder = None if checkpoint is None else f"{checkpoint}"
-            folder = folder if len(distinct) == 1 or folder is None else f"{folder}-{alpha:g}"
+            folder = None if checkpoint is None else os.fspath(checkpoint)
+            folder = folder if len(distinct) == 1 or folder is None else f"{folder}-{number}"
             solved = _iterate(
                 gram, root, targets[:, columns], float(alpha), options, solver, folder
             )
@@ -114,7 +116,7 @@ def _fit(
     return RidgeFit(
         input=data,
         coef=coef,
-        intercept=bias,
+        intercept=bias + center,
         alpha=options.alpha,
         solver=solver,
         reason="",
@@ -123,6 +125,14 @@ def _fit(
         converged=all(s.converged for s in found),
         jitter=max(s.jitter for s in found),
     )
+
+
+def _center(y: Tensor, weights: Tensor | None, options: RidgeOptions) -> Tensor:
+    """Return what targets are solved around (q,): tolerances must not be those of their mean."""
+    wide = y.double()
+    if not options.fit_intercept:
+        return wide.new_zeros(y.shape[1])
+    return wide.mean(0) if weights is None else (weights / weights.sum()) @ wide
 
 
 def _scaled(matrix: Tensor, root: Tensor) -> Tensor:
@@ -137,12 +147,21 @@ def _choose(
     data: KernelInput, gram: Gram, y: Tensor, weights: Tensor | None, options: RidgeOptions
 ) -> RidgeFit:
     """Choose the ridge, from one eigendecomposition."""
+    center = _center(y, weights, options)
     path = RidgePath(
-        gram.to_dense().double(), y, weights=weights, intercept=bool(options.fit_intercept)
+        gram.to_dense().double(),
+        y.double() - center,
+        weights=weights,
+        intercept=bool(options.fit_intercept),
     )
     choice = path.minimise(options.alpha)
     coef, bias = path.solve(choice.ridge)
-    return RidgeFit(data, coef, bias, choice.ridge, "", "", 0, 0.0, True, 0.0, choice)
+    return RidgeFit(data, coef, bias + center, choice.ridge, "", "", 0, 0.0, True, 0.0, choice)
+
+
+def _rank(n: int) -> int:
+    """Return how many pivots the preconditioner may have: it holds 4 n numbers for each."""
+    return block_rows(8 * 4 * n, most=min(_RANK, n), least=0)
 
 
 def _iterate(
@@ -183,9 +202,11 @@ def _iterate(
             steps.solution, steps.residual, steps.iterations, steps.converged, method=solver
         )
     preconditioner = None
-    if alpha > 0:
+    # A resumed iteration goes on with the preconditioner that it had.
+    rank = int(keeper.part("setup")["rank"]) if keeper.part("setup") else _rank(len(root))
+    keeper.put("setup", {"rank": torch.tensor(rank)})
+    if alpha > 0 and rank > 0:
         diagonal = root.square() * gram.diagonal().double()
-        rank = min(_RANK, len(root))
         factor = pivoted_cholesky(columns, diagonal, rank=rank).factor
         preconditioner = LowRankPreconditioner(factor, ridge=alpha)
     found = conjugate_gradient(

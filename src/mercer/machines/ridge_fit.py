@@ -38,8 +38,8 @@ class RidgeOptions:
     seed: int
     show_progress: bool = False
 
-    def check(self, outputs: int) -> "RidgeOptions":
-        """Return them with what is not as it should be refused."""
+    def check(self, outputs: int | None) -> "RidgeOptions":
+        """Return them with what is not as it should be refused; None is not known yet."""
         check_choice("solver", self.solver, SOLVERS)
         if self.tol is not None:
             check_real("tol", self.tol, above=0.0)
@@ -69,6 +69,7 @@ class RidgeOptions:
             alpha = check_real("alpha", alpha, least=0.0)
         else:
             alpha = np.asarray(alpha, dtype=np.float64)
+            outputs = alpha.size if outputs is None else outputs
             if alpha.shape != (outputs,) or not np.isfinite(alpha).all() or (alpha < 0).any():
                 raise ValueError(
                     f"alpha: expected a number, or {outputs} of at least 0 beside {outputs} "
@@ -81,10 +82,13 @@ class RidgeOptions:
         found = {k: v for k, v in vars(self).items() if k not in ("kernel", "show_progress")}
         points = found["landmarks"]
         if points is not None and np.ndim(points) == 2:
-            found["landmarks"] = as_tensor(points)
+            given = isinstance(points, torch.Tensor)
+            found["landmarks"] = points if given else as_tensor(np.asarray(points))
         alpha = self.alpha
         found["alpha"] = alpha.tolist() if isinstance(alpha, np.ndarray) else alpha
-        return [repr(kernel), *(part for item in found.items() for part in item)]
+        # The text of a kernel rounds its numbers, and leaves networks and matrices out.
+        numbers = kernel.state_dict()
+        return [repr(kernel), *(part for item in (found | numbers).items() for part in item)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +172,7 @@ def fit_ridge(
     from .ridge_landmarks import fit_landmarks
 
     source = isinstance(rows, RowSource)
-    options = options.check(1 if y is None else y.shape[1])
+    options = options.check(None if y is None else y.shape[1])
     solver, reason = choose_solver(options, len(rows), source)
     if solver == "falkon":
         if isinstance(options.kernel, str) and options.kernel == "precomputed":

@@ -46,13 +46,14 @@ def fit_landmarks(
     d, q = first.x.shape[1], first.y.shape[1]
     options = options.check(q)
     center, scale = _scales(source) if options.standardize else (None, None)
+    shift = torch.zeros(q, dtype=torch.float64, device=first.x.device)
 
     def prepare(block: RowBlock) -> Rows:
         x = block.x
         if center is not None and scale is not None:
             x = ((x.double() - center) / scale).to(x.dtype)
         assert block.y is not None
-        return x, block.y, block.weight
+        return x, block.y.double() - shift, block.weight
 
     def read(size: int, start: int) -> Iterator[Rows]:
         for block in source.blocks(size, start):
@@ -62,15 +63,14 @@ def fit_landmarks(
 
     count = _number(options.landmarks, n)
     size = min(n, max(_POOL, _SAMPLE * count))
-    index = torch.from_numpy(np.sort(np.random.RandomState(seed).permutation(n)[:size]))
-    pool = prepare(source.take(index))
-    if pool[2] is not None:
-        known = pool[2] > 0
-        pool = (pool[0][known], pool[1][known], pool[2][known])
-    if len(pool[0]) == 0:
-        raise ValueError("sample_weight: expected positive weights among the rows")
+    pool = prepare(_pool(source, n, size, seed))
+    if options.fit_intercept:  # else digits of targets far from zero are lost in their squares
+        share = torch.ones_like(pool[1][:, 0]) if pool[2] is None else pool[2]
+        shift += (share / share.sum()) @ pool[1]
+        pool = (pool[0], pool[1] - shift, pool[2])
     kernel = fit_kernel(options.kernel, pool[0], pool[2])
-    own = fingerprint(n, d, q, *(p for p in pool if p is not None), *options.identity(kernel))
+    parts = [shift, *(part for part in pool if part is not None)]
+    own = fingerprint(n, d, q, *parts, *options.identity(kernel))
     keeper = Checkpoint(checkpoint, own)
     saved = keeper.part("landmarks")
     points = saved["points"] if saved else None
@@ -79,8 +79,9 @@ def fit_landmarks(
     if group is not None:
         points = points.contiguous()
         dist.broadcast(points, dist.get_global_rank(group, 0), group=group)
-        check_same(group, "rows and parameters", [pool[0], pool[1], points])
+        check_same(group, "rows and parameters", [shift, pool[0], pool[1], points])
     keeper.put("landmarks", {"points": points})
+    choosing = isinstance(options.alpha, str)
     system = LandmarkSystem(
         kernel,
         points,
@@ -88,11 +89,11 @@ def fit_landmarks(
         n,
         q,
         intercept=bool(options.fit_intercept),
+        corrected=not choosing,
         group=group,
         show_progress=options.show_progress,
     )
     m = len(system.points)
-    choosing = isinstance(options.alpha, str)
     direct = choosing or (group is None and (m <= _MOST_SUMMED or n <= 2 * _SAMPLE * m))
     system.survey(
         direct=direct,
@@ -112,9 +113,9 @@ def fit_landmarks(
     alphas = np.broadcast_to(alphas.astype(np.float64), (q,))
     coef, bias = system.points.new_zeros(m, q, dtype=torch.float64), torch.zeros(q).double()
     found = []
-    for alpha in np.unique(alphas):
+    for number, alpha in enumerate(np.unique(alphas)):
         own = torch.from_numpy(np.flatnonzero(alphas == alpha))
-        name = f"cg {alpha:g}"
+        name = f"cg {number}"
 
         def save(state: dict[str, Tensor], name: str = name) -> None:
             keeper.save(name, state)
@@ -135,7 +136,7 @@ def fit_landmarks(
     return RidgeFit(
         input=KernelInput(kernel, system.landmarks, center, scale, d),
         coef=coef,
-        intercept=bias.to(coef),
+        intercept=bias.to(coef) + shift,
         alpha=choice.ridge if choice is not None else options.alpha,
         solver="falkon",
         reason=f"{reason}; {how}",
@@ -144,6 +145,21 @@ def fit_landmarks(
         converged=all(s.converged for s in found),
         choice=choice,
     )
+
+
+def _pool(source: RowSource, n: int, size: int, seed: int) -> RowBlock:
+    """Draw rows of positive weight, from which landmarks and a lengthscale are taken."""
+    order = np.random.RandomState(seed).permutation(n)[:size]
+    pool = source.take(torch.from_numpy(np.sort(order)))
+    if pool.weight is None or bool((pool.weight > 0).all()):
+        return pool
+    # Some have none: then draw among the others only, which takes a pass.
+    signs = [block.weight > 0 for block in source.blocks(2**14) if block.weight is not None]
+    known = torch.cat(signs).nonzero().squeeze(-1).cpu()
+    if len(known) == 0:
+        raise ValueError("sample_weight: expected positive weights among the rows")
+    order = np.random.RandomState(seed).permutation(len(known))[:size]
+    return source.take(known[torch.from_numpy(np.sort(order))])
 
 
 def _agree(seed: int, group: ProcessGroup | None) -> int:
@@ -209,7 +225,7 @@ def _scales(source: RowSource) -> tuple[Tensor, Tensor]:
         share = wide.new_full((len(x), 1), 1 / own) if w is None else (w / own).unsqueeze(-1)
         average = (share * wide).sum(0)  # (d,)
         spread = own * (share * (wide - average).square()).sum(0)
-        top = wide.abs().amax(0)
+        top = wide.abs().amax(0) if w is None else wide[w > 0].abs().amax(0)
         if mean is None or square is None or largest is None:
             total, mean, square, largest = own, average, spread, top
             continue

@@ -38,7 +38,7 @@ def check_rows(
     Returns
     -------
     ndarray or Tensor of shape (n, d)
-        The rows; integers come as float64.
+        The rows; integers and half precisions come as float64.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def check_rows(
         return checked
     if x.is_complex():
         raise TypeError(f"X: expected real numbers, got {x.dtype}")
-    rows = x.detach() if x.is_floating_point() else x.detach().double()
+    rows = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().double()
     if rows.ndim != 2:
         raise ValueError(f"X: expected 2 axes (n_samples, n_features), got shape {tuple(x.shape)}")
     n, d = rows.shape
@@ -84,6 +84,12 @@ def as_tensor(rows: np.ndarray | Tensor) -> Tensor:
     # torch refuses negative strides, and warns of arrays that cannot be written to.
     plain = rows.flags.writeable and all(stride >= 0 for stride in rows.strides)
     return torch.from_numpy(rows if plain else np.array(rows))
+
+
+def _as_array(values: Tensor) -> np.ndarray:
+    """Return a tensor as an array; NumPy has no bfloat16."""
+    values = values.detach().cpu()
+    return (values.double() if values.is_floating_point() else values).numpy()
 
 
 def in_kind(values: Tensor, rows: np.ndarray | Tensor) -> Any:
@@ -118,7 +124,7 @@ def check_targets(y: Any, rows: np.ndarray | Tensor, *, multi_output: bool = Tru
     if y is None:
         raise ValueError("y: the estimator requires y to be passed, but the target y is None")
     if isinstance(y, Tensor):
-        y = y.detach().cpu().numpy()
+        y = _as_array(y)
     found: Any = check_array(y, ensure_2d=False, dtype=_WIDE, input_name="y")
     check_consistent_length(rows, found)
     if found.ndim > 2 or (found.ndim == 2 and found.shape[1] == 0):
@@ -152,7 +158,7 @@ def check_weights(sample_weight: Any, rows: np.ndarray | Tensor) -> Tensor | Non
     if sample_weight is None:
         return None
     if isinstance(sample_weight, Tensor):
-        sample_weight = sample_weight.detach().cpu().numpy()
+        sample_weight = _as_array(sample_weight)
     if isinstance(sample_weight, Real):
         sample_weight = np.full(len(rows), sample_weight)
     found: Any = check_array(

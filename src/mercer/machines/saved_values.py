@@ -163,12 +163,16 @@ def decode(
             return tensor(value["key"]).numpy()
         case "texts":
             found = np.empty(len(value["items"]), dtype=value["dtype"])
-            found[:] = [inner(item) for item in value["items"]]
+            for i, item in enumerate(value["items"]):  # one by one, as an item may be a list
+                found[i] = inner(item)
             return found.reshape(value["shape"])
         case "tensor":
             return tensor(value["key"])
         case "dtype":
-            return getattr(torch, value["value"])
+            found = getattr(torch, value["value"], None)
+            if not isinstance(found, torch.dtype):
+                raise ValueError(f"config: {value['value']!r} is no dtype of torch")
+            return found
         case "device":
             return torch.device(value["value"])
         case "module":
