@@ -214,3 +214,16 @@ def test_many_dimensions_go_by_pairs():
     found = product_kernel_sums(x, kernel="matern32", bandwidth=3.0)
     expected = direct("matern32", x, x, torch.ones(60).double(), 3.0)
     assert torch.allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", ["laplacian", "matern32", "matern52", "epanechnikov"])
+def test_points_far_apart_see_themselves_only(kernel, way):
+    far = _points(40, 2) * torch.tensor([1e250, 1.0], dtype=torch.float64)
+    x = torch.cat((far, torch.zeros(4, 2, dtype=torch.float64)))
+    found = product_kernel_sums(x, kernel=kernel)
+    assert found.tolist() == [1.0] * 40 + [4.0] * 4
+    axes = [torch.tensor([-1e250, 0.0, 1e250], dtype=torch.float64), torch.tensor([0.0]).double()]
+    on_grid = product_kernel_sums_on_grid(x[40:], axes, kernel=kernel)
+    assert on_grid.flatten().tolist() == [0.0, 4.0, 0.0]
+    with pytest.raises(ValueError, match=r"bandwidth: .* too small"):
+        product_kernel_sums(x, kernel=kernel, bandwidth=1e-100)

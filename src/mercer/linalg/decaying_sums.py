@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .block_halving import Halving, halve, halved_size
 from .dominance_sums import sums_below
+from .product_profiles import FARTHEST
 
 _LEAF = 16  # points in a block that are taken pair by pair
 _BATCH = 2**15 - 1  # entries of blocks at once: in the caches, and below what torch shares out
@@ -138,7 +139,7 @@ def _across(
     """Let the low half of each block add to its high one, in all other coordinates."""
     high = halving.right
     middle = split.masked_fill(~high, torch.inf).amin(-1, keepdim=True)  # (B, 1)
-    gap = (split - middle).abs()  # (B, S), of either side
+    gap = (split - middle).abs_().clamp_max_(FARTHEST)  # (B, S), of either side
     decay = torch.exp(-gap)
     sending = decay.masked_fill(high, 0.0)
     degree = len(coefficients) - 1
@@ -194,7 +195,7 @@ def _in_leaf(
         distance = torch.zeros_like(x[0][start:])
         polynomial = None
         for place in x:
-            gap = (place[start:] - place[i]).abs_()
+            gap = (place[start:] - place[i]).abs_().clamp_max_(FARTHEST)
             distance += gap
             if len(coefficients) > 1:
                 value = torch.full_like(gap, coefficients[-1])

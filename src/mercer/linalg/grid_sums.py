@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._core.config import require_memory
 from .dominance_sums import check_axes, check_columns, check_points, check_upper
+from .product_profiles import FARTHEST
 
 
 @torch.no_grad()
@@ -127,6 +128,7 @@ def decaying_grid_sums(
         for k, (axis, up) in enumerate(zip(axes, signs, strict=True)):
             cell = _cell(x[:, k], axis, up)
             away = (axis[cell.clamp(0, len(axis) - 1)] - x[:, k]).abs() / unit[k]  # (n,)
+            away = away.clamp_max(FARTHEST)
             decay = torch.exp(-away)
             moments = torch.stack([decay * away**p for p in range(terms)])  # (terms, n)
             sources = (sources.unsqueeze(1) * moments.unsqueeze(1)).flatten(0, 1)
@@ -135,7 +137,9 @@ def decaying_grid_sums(
         for k, (axis, up) in enumerate(zip(axes, signs, strict=True)):
             # The first of the moments' axes belongs to this dimension, the others follow.
             state = carried.unflatten(0, (terms, -1)).movedim(k + 2, 0)  # (M_k, terms, rest, ...)
-            summed = _carried(state, (axis[1:] - axis[:-1]) / unit[k], coefficients, up)
+            summed = _carried(
+                state, ((axis[1:] - axis[:-1]) / unit[k]).clamp_max(FARTHEST), coefficients, up
+            )
             carried = summed.movedim(0, k + 1)
         total += carried
     return total
@@ -178,5 +182,7 @@ def _binned(cells: list[Tensor], sizes: list[int], columns: Tensor) -> Tensor:
     )
     if not bool(inside.all()):
         flat, columns = flat[inside], columns[:, inside]
+    if len(flat) == 0:  # of nothing bincount makes integers
+        return columns.new_zeros(len(columns), *sizes)
     rows = [torch.bincount(flat, weights=row, minlength=nodes) for row in columns]
     return torch.stack(rows).view(len(columns), *sizes)

@@ -205,6 +205,16 @@ def _scaled(
     z = None if targets is None else targets.detach().double()
     low, high = x.amin(0), x.amax(0)
     middle = low / 2 + high / 2
+    every = (
+        torch.stack((low, high))
+        if z is None or not len(z)
+        else torch.cat((low[None], z, high[None]))
+    )
+    if not bool(torch.isfinite((every - middle) / h * max(profile.rate, 1.0)).all()):
+        raise ValueError(
+            f"bandwidth: {float(h.min()):.3g} is too small for points from {float(low.min()):.3g} "
+            f"to {float(high.max()):.3g}: their distance in bandwidths is not finite"
+        )
     return (x - middle) / h, None if z is None else (z - middle) / h, (high - low) / h
 
 

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from .._core.checks import check_choice, check_real, check_tensor
 
+FARTHEST = 1e4
+"""A distance whose exponential is zero in any precision, and whose powers are finite."""
+
 
 @dataclass(frozen=True)
 class ProductProfile:
@@ -42,7 +45,8 @@ class ProductProfile:
         """Evaluate at t >= 0, distances in bandwidths."""
         if self.name == "cosine":
             return torch.where(t <= 1, torch.cos(t * (math.pi / 2)), 0.0)
-        s = self.rate * t if self.rate else t
+        # Far out an exponential is zero, and a polynomial must not be infinite.
+        s = (self.rate * t).clamp_max(FARTHEST) if self.rate else t
         value = torch.full_like(s, self.coefficients[-1])
         for c in reversed(self.coefficients[:-1]):
             value = value * s + c

@@ -131,8 +131,9 @@ def paired_sums(profile: ProductProfile, x: Tensor, z: Tensor, columns: Tensor) 
         part = z[start : start + step]
         a, b = 0, len(x)
         if not profile.rate:
-            reach = part[[0, -1], first] + part.new_tensor([-1.0, 1.0]) * (1 + 1e-9)
-            a, b = torch.searchsorted(x[:, first].contiguous(), reach).tolist()
+            low, high = (part[[0, -1], first] + part.new_tensor([-1.0, 1.0]) * (1 + 1e-9)).split(1)
+            a = int(torch.searchsorted(x[:, first].contiguous(), low))
+            b = int(torch.searchsorted(x[:, first].contiguous(), high, right=True))
         value = torch.ones(()).to(part)
         for k in range(x.shape[1]):
             value = value * profile((part[:, k : k + 1] - x[a:b, k]).abs())  # (m, b - a)
