@@ -402,6 +402,14 @@ class TestBudget:
         assert finer_fit(last, 600.0, False) == (160_000, None)
         assert finer_fit({**last, "landmarks": None}, 600.0, False) is None
 
+    def test_the_curve_begins_where_fits_are_quick(self):
+        for rows in (60, 500, 6554, 800_000, 10_000_000):
+            sizes = fit_job._ladder(rows, 50)
+            assert sizes[-1] == rows
+            assert sizes[0] <= 2000
+            assert sizes == sorted(sizes)
+            assert min(len(sizes), 6) == 6 or sizes[0] < 100
+
     def test_what_is_left(self):
         budget = Budget(10)
         budget.add(100.0)

@@ -23,7 +23,8 @@ from .steps import Steps
 from .sweep import MODEL_FOLDER
 
 _LEAST = 50  # rows, the first point of the learning curve
-_POINTS = 6  # of it
+_POINTS = 6  # of it, or more where they are needed
+_QUICK = 2000  # rows that are fitted to whatever the budget
 _SHOWN = 1000  # test rows in a figure
 _SPECTRUM_ROWS = 1500
 _PENALTY_ROWS = 1500
@@ -166,8 +167,8 @@ class FitJob:
 
 
 def _ladder(rows: int, least: int) -> list[int]:
-    """Sizes that double up to all rows."""
+    """Sizes that double up to all rows, from one whose fit is over at once."""
     sizes = [rows]
-    while len(sizes) < _POINTS and sizes[-1] // 2 >= least:
+    while (len(sizes) < _POINTS or sizes[-1] > _QUICK) and sizes[-1] // 2 >= least:
         sizes.append(sizes[-1] // 2)
     return sizes[::-1]
