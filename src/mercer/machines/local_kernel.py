@@ -88,6 +88,8 @@ class LocalKernel:
         if not self.product:
             few = a.shape[1] <= _FEW
             return RADIAL[self.name](differences(a, b) if few else squared_distance(a, b))
+        if self.name == "laplacian":
+            return torch.cdist(a, b, p=1.0).neg_()
         total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
         for k in range(a.shape[1]):
             total += self._log_factor((a[:, k : k + 1] - b[:, k]).abs())
@@ -99,11 +101,9 @@ class LocalKernel:
         if not profile.rate:
             return _finite_log(profile(t))
         s = profile.rate * t
-        if len(profile.coefficients) == 1:
-            return -s
-        value = torch.full_like(s, profile.coefficients[-1])
+        value, near = torch.full_like(s, profile.coefficients[-1]), s.clamp_max(1e100)
         for c in reversed(profile.coefficients[:-1]):
-            value = value * s + c
+            value = value * near + c
         return value.log() - s
 
 
