@@ -1,9 +1,12 @@
 """A Cholesky factorisation in place, block by block, that leaves the upper triangle as it was."""
 
+from collections.abc import Callable
 from typing import final
 
 import torch
 from torch import Tensor
+
+from .._core.workers import in_order
 
 BLOCK = 512  # columns at once
 
@@ -80,11 +83,21 @@ def multiply(a: Tensor, ridge: float, v: Tensor) -> Tensor:
     kept apart. Where A v is much smaller than its terms, as near the solution of a system with a
     small ridge, this is what limits the residual.
     """
-    total = CompensatedSum(v)
-    for columns, part in zip(a.split(64, 1), v.split(64), strict=True):
-        total.add(columns @ part)
-    total.add(ridge * v)
-    return total.value()
+    found = torch.empty_like(v)
+    # Each thread takes rows of its own, as these many short products are too small to share.
+    size = max(BLOCK, -(-len(v) // torch.get_num_threads()))
+
+    def work(block: int, check: Callable[[], None]) -> None:
+        rows = slice(block * size, (block + 1) * size)
+        total = CompensatedSum(v[rows])
+        for columns, part in zip(a[rows].split(64, 1), v.split(64), strict=True):
+            total.add(columns @ part)
+        total.add(ridge * v[rows])
+        found[rows] = total.value()
+
+    for _ in in_order(range(-(-len(v) // size)), work, v.device):
+        pass
+    return found
 
 
 def multiply_upper(a: Tensor, diagonal: Tensor, v: Tensor) -> Tensor:
