@@ -131,3 +131,72 @@ def test_bad_input(make, error, message, tmp_path):
     (tmp_path / "half.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(error, match=message):
         make(tmp_path)
+
+
+def test_numbers_of_rows_to_take_are_checked():
+    source = ArrayRows(*_arrays())
+    for index in ([], [3, 2], [-1, 4], [22, 23]):
+        with pytest.raises(ValueError, match="index: expected ascending numbers from 0 to 22"):
+            source.take(torch.tensor(index, dtype=torch.long))
+
+
+def test_lists_and_half_precisions_become_floats():
+    x, y, _ = _arrays()
+    found = next(ArrayRows(x.tolist(), y.tolist()).blocks(30))
+    np.testing.assert_array_equal(found.x, x)
+    for dtype in (torch.float16, torch.bfloat16):
+        half = next(ArrayRows(torch.from_numpy(x).to(dtype)).blocks(30)).x
+        assert half.dtype == torch.float64
+        assert torch.equal(half, torch.from_numpy(x).to(dtype).double())
+    for bad in (x + 1j, torch.from_numpy(x + 1j)):
+        with pytest.raises(TypeError, match="expected real numbers"):
+            next(ArrayRows(bad).blocks(30))
+
+
+def test_batches_that_are_others_the_second_time():
+    x, y, _ = _arrays()
+    calls = itertools.count(1)
+    fewer = BatchRows(lambda: [x[: -next(calls)]])
+    assert len(fewer) < 23
+    with pytest.raises(ValueError, match=r"the same rows each time, got 2. and then"):
+        list(fewer.blocks(5))
+    source = np.random.default_rng(0)
+    shuffled = BatchRows(lambda: [source.permutation(x)])
+    len(shuffled)
+    with pytest.raises(ValueError, match="the same rows each time, got another first"):
+        list(shuffled.blocks(5))
+    with pytest.raises(ValueError, match="batch 1"):
+        len(BatchRows([(x, y), (x, y[:, 0])]))
+
+
+def test_an_error_of_the_batches_comes_through():
+    def batches():
+        yield np.ones((4, 2))
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(BatchRows(batches).blocks(3))
+
+
+def test_groups_without_rows_and_holes_in_other_columns(tmp_path):
+    schema = pa.schema([("a", pa.int64()), ("b", pa.bool_()), ("t", pa.float32())])
+    with parquet.ParquetWriter(tmp_path / "x.parquet", schema) as file:
+        for size in (0, 2, 0, 0, 3, 0):
+            values = list(range(size))
+            file.write_table(pa.table([values, [True] * size, [0.5] * size], schema=schema))
+    source = ParquetRows(tmp_path / "x.parquet", "t")
+    assert len(source) == 5
+    found = torch.cat([block.x[:, 0] for block in source.blocks(2)])
+    assert found.tolist() == [0, 1, 0, 1, 2]
+    assert torch.cat([block.x[:, 0] for block in source.blocks(2, 2)]).tolist() == [0, 1, 2]
+    for column, values in (("a", [1, None]), ("b", [True, None]), ("t", [1.0, None])):
+        rows = {"a": [1, 2], "b": [True, False], "t": [0.5, 1.5]} | {column: values}
+        parquet.write_table(pa.table(rows, schema=schema), tmp_path / "y.parquet")
+        with pytest.raises(ValueError, match=r"expected finite .* row 1"):
+            list(ParquetRows(tmp_path / "y.parquet", "t").blocks(10))
+    codes = pa.array(["u", "v"]).dictionary_encode()
+    parquet.write_table(pa.table({"a": codes, "t": [1.0, 2.0]}), tmp_path / "z.parquet")
+    with pytest.raises(ValueError, match=r"column 'a' .* dictionary.* not numbers"):
+        ParquetRows(tmp_path / "z.parquet", "t")
+    with pytest.raises(ValueError, match=r"z.parquet.* no column"):
+        ParquetRows([tmp_path / "y.parquet", tmp_path / "z.parquet"], "t")

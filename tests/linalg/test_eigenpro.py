@@ -181,3 +181,13 @@ def test_errors(error, match, changes):
 def test_memory_budget():
     with mercer.config.override(memory_budget="1 MiB"), pytest.raises(MemoryError, match="fewer"):
         _solve()
+
+
+def test_targets_of_very_different_sizes_each_have_their_own_residual():
+    x = torch.linspace(0, 1, 60).double()
+    k = torch.exp(-5 * (x[:, None] - x).abs())
+    y = torch.stack([1e3 * x, 1e-3 * torch.sin(9 * x)], 1)
+    found = eigenpro(lambda i: k[:, i], y, k.diagonal(), ridge=1.0, generator=0)
+    assert found.converged and found.iterations < 40
+    # Of each row when its turn came: at first all of it is left.
+    torch.testing.assert_close(found.history[0], torch.ones(2).double(), rtol=0.5, atol=0.0)

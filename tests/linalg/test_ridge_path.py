@@ -140,3 +140,20 @@ def test_bad_ridges():
         path.minimise("aic")
     with pytest.raises(ValueError, match="not zero"):
         RidgePath(torch.zeros(3, 3).double(), torch.ones(3).double()).minimise()
+
+
+def test_one_row_with_an_intercept_says_nothing_about_the_ridge():
+    path = RidgePath(torch.ones(1, 1).double(), torch.ones(1).double(), intercept=True)
+    for criterion in ("loo", "gcv"):
+        choice = path.minimise(criterion)
+        assert choice.score == np.inf and choice.ridge > 0
+
+
+@pytest.mark.parametrize("criterion", ["loo", "gcv"])
+def test_a_weighted_criterion_does_not_depend_on_the_unit_of_weights(criterion):
+    k, y, weights = _problem()
+    grid = torch.logspace(-2, 1, 4).double()
+    one = RidgePath(k, y, weights=weights, intercept=True).scores(grid, criterion)
+    # Weights times 8 and the ridge times 8 are the same problem, and the same mean.
+    eight = RidgePath(k, y, weights=8 * weights, intercept=True).scores(8 * grid, criterion)
+    torch.testing.assert_close(one, eight, rtol=1e-9, atol=0.0)

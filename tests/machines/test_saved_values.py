@@ -4,9 +4,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from mercer.kernels import RBF, Matern
 from mercer.linalg import LinearSolution
+from mercer.machines import KernelRidge
 from mercer.machines.kernel_input import KernelInput
 from mercer.machines.saved_values import class_of, decode, encode
 
@@ -126,6 +129,16 @@ def test_kernel_input_standardises_as_repeated_rows_do():
     assert torch.equal(found.cross(new).to_dense(), weighted.cross(new).to_dense())
 
 
+def test_rows_without_weight_do_not_make_a_column_constant():
+    rows = np.random.default_rng(0).normal(size=(20, 2))
+    weights = torch.ones(20).double()
+    weights[3] = 0.0
+    rows[3] = 1e14
+    found = KernelInput.fit("rbf", rows, weights=weights, standardize=True)
+    expected = np.delete(rows, 3, 0).std(0)
+    np.testing.assert_allclose(found.scale, expected, rtol=1e-9)
+
+
 def test_kernel_input_without_two_different_rows_takes_lengthscale_one():
     found = KernelInput.fit("rbf", np.ones((4, 2)))
     assert float(found.kernel.lengthscale) == 1.0
@@ -142,3 +155,48 @@ def test_precomputed_input_gives_the_entries_of_its_matrix():
         KernelInput.fit("precomputed", k[:3])
     with pytest.raises(ValueError, match="precomputed"):
         found.diag(k)
+
+
+def test_objects_in_arrays_may_be_containers():
+    value = np.empty(2, dtype=object)
+    value[0], value[1] = [1, 2], (3, "a")
+    assert _round_trip(value).tolist() == [[1, 2], (3, "a")]
+
+
+def test_what_stands_for_a_dtype_must_be_one():
+    with pytest.raises(ValueError, match="'save' is no dtype"):
+        decode({"kind": "dtype", "value": "save"}, {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["values"]["kernel"].pop("config"),
+        lambda c: c["values"].update(kernel={"kind": "module"}),
+        lambda c: c["values"].update(_input={"kind": "record"}),
+        lambda c: c["values"]["_input"]["fields"].pop("kernel"),
+        lambda c: c["values"].update(alpha={"kind": "tuple"}),
+        lambda c: c["values"].update(alpha={"kind": "scalar", "dtype": 7, "value": 1}),
+        lambda c: c["values"].update(dual_coef_={"kind": "array", "key": "missing"}),
+        lambda c: c["values"].update(random_state={"kind": "record", "class": "os:system"}),
+        lambda c: c.update({"class": "machines.base:Machine"}),
+        lambda c: c.update({"class": "os:system"}),
+        lambda c: c.update({"class": "__main__:main"}),
+        lambda c: c.update({"class": "kernels.rbf:RBF"}),
+        lambda c: c.update(values=[1]),
+        lambda c: c.pop("class"),
+        lambda c: c.pop("tied"),
+        lambda c: c.pop("format_version"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:config.json in")
+def test_a_config_changed_by_hand_is_refused(change, tmp_path):
+    x = np.random.default_rng(0).normal(size=(9, 2))
+    KernelRidge(RBF(1.0)).fit(x, x[:, 0]).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        config = json.loads(file.metadata()["config"])
+    change(config)
+    save_file(load_file(path), path, metadata={"config": json.dumps(config)})
+    with pytest.raises(ValueError, match=r"folder|config"):
+        KernelRidge.from_pretrained(tmp_path)

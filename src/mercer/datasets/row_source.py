@@ -413,7 +413,7 @@ class BatchRows(RowSource):
             own = (block.x.shape[1], block.x.dtype, outputs, block.weight is None)
             if self._first is None and len(block.x):
                 self._first = block.x[0].clone()
-            elif total == 0 and len(block.x) and not torch.equal(block.x[0], self._first):
+            elif total == 0 and len(block.x) and not _same(block.x[0], self._first):
                 raise ValueError("batches: expected the same rows each time, got another first row")
             total += len(block.x)
             if shape is not None and own != shape:
@@ -436,6 +436,10 @@ class BatchRows(RowSource):
 
     def _take(self, index: Tensor) -> RowBlock:
         return _take_in_a_pass(self, index)
+
+
+def _same(row: Tensor, known: Tensor | None) -> bool:
+    return known is None or row.shape != known.shape or bool(torch.equal(row, known))
 
 
 def _parts(batch: Any) -> Sequence[Any]:

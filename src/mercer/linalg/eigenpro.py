@@ -230,9 +230,9 @@ def eigenpro(
     residual: Tensor | None = None
     todo = range(min(int(state["epoch"]), most), most)
     for epoch in progress(todo, "EigenPro", show=show_progress):
-        shrink = float(state["shrink"])
+        shrink, before = float(state["shrink"]), a.clone()
         found = _epoch(ask, spectrum, a, y, ridge, batch, shrink, int(state["seed"]) + epoch)
-        passed = relative_norms(found, norms)  # (r,)
+        passed = relative_norms(found.unsqueeze(0), norms)  # (r,)
         history.append(passed)
         worst = float(passed.max())
         residual = None
@@ -245,7 +245,7 @@ def eigenpro(
             state["shrink"] = state["shrink"] / 2
             a = best.clone()
         elif worst < lowest:
-            best, lowest = a.clone(), worst
+            best, lowest = before, worst  # where that residual was seen, not where it led
         state = {
             **state,
             "solution": a,

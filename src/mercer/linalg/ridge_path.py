@@ -275,7 +275,8 @@ class RidgePath:
         if scale == 0.0:
             raise ValueError("matrix: expected a matrix that is not zero, to choose a ridge for")
         grid = scale * torch.logspace(-10, 4, 43, dtype=torch.float64)
-        scores = self.scores(grid, criterion)
+        # One row with an intercept leaves nothing to judge by.
+        scores = self.scores(grid, criterion).nan_to_num(nan=torch.inf)
         # Of equally good ridges the largest: a flat curve then gives the tamest solution.
         best = len(grid) - 1 - int(scores.flip(0).argmin())
         ridge, score = float(grid[best]), float(scores[best])

@@ -72,7 +72,9 @@ def _fit(
 ) -> RidgeFit:
     """Fit rows of positive weight."""
     gram = data.gram(group)
-    if solver == "eigenpro":  # its steps ask for more digits than a product in float32 has
+    # In float32 a smooth kernel is not semi-definite, and a small ridge does not hide it; steps of
+    # EigenPro ask for more digits than a product in float32 has.
+    if solver == "eigenpro" or (solver == "cholesky" and not data.precomputed):
         gram = data.kernel.gram(data.points.double(), group=group)
     n, q = y.shape
     if isinstance(options.alpha, str):
@@ -92,7 +94,7 @@ def _fit(
     if solver == "cholesky":
         option = "use solver='falkon' or 'cg', which never build it"
         require_memory(8 * 3 * n * n, f"the kernel matrix of {n} rows and its factor", option)
-        matrix = _scaled(gram.to_dense().double(), root)
+        matrix = _scaled(gram.to_dense(), root)
     for number, alpha in enumerate(distinct):
         own = torch.from_numpy(np.flatnonzero(alphas == alpha)).to(y.device)
         columns = torch.cat([own, own.new_tensor([q])]) if options.fit_intercept else own
@@ -149,7 +151,7 @@ def _choose(
     """Choose the ridge, from one eigendecomposition."""
     center = _center(y, weights, options)
     path = RidgePath(
-        gram.to_dense().double(),
+        gram.to_dense(),
         y.double() - center,
         weights=weights,
         intercept=bool(options.fit_intercept),

@@ -19,6 +19,8 @@ from .rows import as_tensor
 SOLVERS = ("auto", "cholesky", "cg", "falkon", "eigenpro")
 CRITERIA = ("loo", "gcv")
 _MOST_FACTORED = 20_000  # rows beyond which a factorisation takes longer than landmarks do
+_PROBES = 64  # points by which the size of predictions is judged
+_MOST_NOISE = 1e-5  # share of it that rounding of the kernel in float32 may be
 _MOST_DECOMPOSED = 4_000  # the same of an eigendecomposition
 
 
@@ -215,10 +217,25 @@ def evaluate(data: KernelInput, coef: Tensor, intercept: Tensor, rows: Any) -> T
         The values, in the dtype and on the device of the points.
     """
     points, m = data.points, len(rows)
-    coef = coef.to(points)
     found = points.new_empty(m, coef.shape[1])
+    if _needs_digits(data, coef.double()):
+        data = replace(data, points=points.double())
+    coef = coef.to(data.points)
     step = block_rows(8 * 4 * (rows.shape[1] + coef.shape[1]), most=2**17, least=512)
     for start in range(0, m, step):
         block = data.cross(rows[start : start + step])  # (s, p)
         found[start : start + step] = block @ coef
     return found + intercept.to(points)
+
+
+def _needs_digits(data: KernelInput, coef: Tensor) -> bool:
+    """Whether coefficients cancel so far that products in the points' dtype would be rounding."""
+    eps = torch.finfo(data.points.dtype).eps
+    if data.precomputed or data.points.dtype == torch.float64:
+        return False
+    step = -(-len(data.points) // _PROBES)
+    points = data.points.double()
+    some = data.kernel(points[::step], points) @ coef  # (at most 64, q)
+    size = float(data.kernel.diag(points[::step]).max())
+    noise = eps * size * coef.norm(dim=0)
+    return bool((noise > _MOST_NOISE * some.square().mean(0).sqrt()).any())
