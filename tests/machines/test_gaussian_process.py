@@ -129,7 +129,7 @@ def test_fitted_hyperparameters_are_scikit_learns():
     [
         2.0 * Matern([1.0, 2.0, 3.0], nu=2.5) + 0.3,
         Laplacian(2.0) + 0.5 * Periodic(1.0, period=3.0),
-        RationalQuadratic(alpha=0.7) * Linear() + White(0.1),
+        RationalQuadratic(alpha=0.7) * Linear() + 0.1,
     ],
     ids=["matern", "laplacian", "product"],
 )
