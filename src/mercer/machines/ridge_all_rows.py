@@ -100,7 +100,9 @@ def _fit(
         columns = torch.cat([own, own.new_tensor([q])]) if options.fit_intercept else own
         if matrix is not None:
             last = len(distinct) == 1
-            solved = solve_refined(matrix, targets[:, columns], ridge=float(alpha), overwrite=last)
+            solved = solve_refined(
+                matrix, targets[:, columns], ridge=float(alpha), overwrite=last, symmetric=True
+            )
         else:
             # One state a ridge, as each is a system of its own.
             folder = None if checkpoint is None else os.fspath(checkpoint)
