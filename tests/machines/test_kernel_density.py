@@ -277,3 +277,13 @@ def test_bad_input():
         effective_neighbors(NO_TENSOR)
     with pytest.raises(ValueError, match="bandwidth"):
         effective_neighbors(torch.ones(3, 2), bandwidth=-1.0)
+
+
+@pytest.mark.parametrize(("kernel", "product"), [("gaussian", True), ("epanechnikov", False)])
+def test_an_offset_takes_no_digits(kernel, product):
+    source = np.random.default_rng(0)
+    X, new = source.integers(-64, 64, (30, 2)) / 64, source.integers(-64, 64, (20, 2)) / 64
+    model = KernelDensity(bandwidth=[3.0, 0.7], kernel=kernel, product=product)
+    near = model.fit(X).score_samples(new)
+    far = model.fit(X + 2.0**26).score_samples(new + 2.0**26)  # exact: multiples of 1 / 64
+    np.testing.assert_allclose(far, near, rtol=1e-12)

@@ -76,7 +76,11 @@ class LocalKernel:
 
     def log(self, z: Tensor, x: Tensor) -> Tensor:
         """Compute logarithms (m, n) of the kernel between queries and points, float64."""
-        a, b = z.double() / self.bandwidth, x.double() / self.bandwidth
+        z, x = z.double(), x.double()
+        if self.own is None and len(x):
+            # Distances alone matter: around a point they keep the digits that an offset takes.
+            z, x = z - x[:1], x - x[:1]
+        a, b = z / self.bandwidth, x / self.bandwidth
         if self.own is not None:
             value = self.own(a, b)
             if bool((value < 0).any()):
