@@ -258,11 +258,8 @@ def _refine(
     x = apply(b)
     rounding = _EPS * noise * float(relative_norms(x, norms).max())
     reach = max(tolerance, min(rounding, _MOST_ROUNDING))
-    left = b - product(x)  # (n, r)
+    left = b - times(x)  # (n, r)
     residual = relative_norms(left, norms)
-    if bool((residual <= reach).all()):
-        left = b - times(x)
-        residual = relative_norms(left, norms)
     if not bool(residual.isfinite().all()):
         x, left = torch.zeros_like(b), b
         residual = relative_norms(left, norms)
