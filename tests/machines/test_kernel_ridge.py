@@ -11,7 +11,8 @@ import mercer
 from mercer._core.config import resident_memory
 from mercer.datasets import ArrayRows, BatchRows, ParquetRows
 from mercer.kernels import RBF, Laplacian, Matern
-from mercer.machines import KernelRidge
+from mercer.machines import KernelRidge, ridge_all_rows
+from mercer.machines.landmark_sums import shifted_factor
 from tests.contracts.machine import MachineContract
 
 
@@ -271,3 +272,157 @@ def test_bad_rows():
     x[7, 2] = np.nan
     with pytest.raises(ValueError, match=r"X: expected finite numbers.* row 7"):
         KernelRidge(solver="falkon").fit(ArrayRows(x, y))
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "falkon"])
+@pytest.mark.parametrize("alpha", [1e-3, "loo", "gcv"])
+def test_float32_rows_of_a_smooth_kernel(solver, alpha):
+    # Of few dimensions, so that the matrix of float32 is far from semi-definite.
+    source = np.random.default_rng(0)
+    x = source.uniform(-2, 2, size=(500, 1)).astype(np.float32)
+    y = (np.sin(3 * x[:, 0]) + 0.1 * source.normal(size=500)).astype(np.float32)
+    more = {"landmarks": x[:200]} if solver == "falkon" else {}
+    coarse = KernelRidge(RBF(1.0), alpha, solver=solver, fit_intercept=True, **more).fit(x, y)
+    found = coarse.predict(x)
+    assert found.dtype == np.float32
+    fine = KernelRidge(RBF(1.0), alpha, solver=solver, fit_intercept=True, **more)
+    expected = fine.fit(x.astype(float), y.astype(float)).predict(x.astype(float))
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    assert np.abs(expected - np.sin(3 * x[:, 0])).max() < 0.1
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 1e-3])
+def test_float32_predictions_keep_digits_where_coefficients_cancel(alpha):
+    x = np.linspace(-2, 2, 300, dtype=np.float32).reshape(-1, 1)
+    model = KernelRidge(RBF(1.0), alpha).fit(x, np.sign(x[:, 0]))
+    assert np.abs(model.dual_coef_).sum() > 100
+    fine = KernelRidge(RBF(1.0), alpha).fit(x.astype(float), np.sign(x[:, 0]))
+    np.testing.assert_allclose(model.predict(x), fine.predict(x.astype(float)), atol=1e-6)
+
+
+def test_landmarks_of_a_smooth_kernel_do_not_choose_by_rounding():
+    x = np.random.default_rng(0).uniform(-2, 2, size=(800, 2))
+    y = np.sin(3 * x[:, 0]) + x[:, 1] ** 2 + 0.1 * np.random.default_rng(1).normal(size=800)
+    for criterion in ("loo", "gcv"):
+        exact = KernelRidge(RBF(1.0), criterion, solver="cholesky").fit(x, y)
+        some = KernelRidge(RBF(1.0), criterion, landmarks=x[:300]).fit(x, y)
+        assert some.choice_.score == pytest.approx(exact.choice_.score, rel=1e-3)
+        assert some.alpha_ == pytest.approx(exact.alpha_, rel=0.5)
+        assert some.n_iter_ < 5
+
+
+def test_no_digits_are_lost_to_the_mean_of_the_targets():
+    x, y, new = _data(120)
+    for solver, alpha in itertools.product(("cholesky", "cg", "falkon"), (0.5, "loo", "gcv")):
+        if solver == "cg" and alpha != 0.5:
+            continue
+        one = KernelRidge(RBF(3.0), alpha, solver=solver, fit_intercept=True, random_state=0)
+        expected, chosen = one.fit(x, y).predict(new), one.alpha_
+        found = one.fit(x, y + 1e8).predict(new) - 1e8
+        np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=f"{solver} {alpha}")
+        assert one.alpha_ == pytest.approx(chosen, rel=1e-2)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("solver", ["cholesky", "cg", "falkon"])
+def test_weights_over_many_decades_and_several_targets(solver, intercept):
+    x, y, new = _data(60)
+    y = np.stack([y, np.cos(y)], 1)
+    w = 10.0 ** np.random.default_rng(0).uniform(-6, 2, size=60)
+    rows = torch.from_numpy(x)
+    kernel = RBF(3.0).requires_grad_(False)
+    border = np.zeros((61, 61))
+    border[:60, :60] = kernel(rows) + torch.diag(0.7 / torch.from_numpy(w))
+    border[60, :60] = border[:60, 60] = intercept
+    border[60, 60] = not intercept
+    a = np.linalg.solve(border, np.r_[y, np.zeros((1, 2))])
+    expected = kernel(torch.from_numpy(new), rows).numpy() @ a[:60] + a[60]
+    more = {"landmarks": x} if solver == "falkon" else {}
+    one = KernelRidge(RBF(3.0), 0.7, solver=solver, fit_intercept=intercept, tol=1e-12, **more)
+    found = one.fit(x, y, w).predict(new)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(one.intercept_, a[60], rtol=1e-5, atol=1e-7)
+
+
+def test_leave_one_out_on_landmarks_with_weights_is_that_of_refits():
+    x, y, _ = _data(40)
+    w = np.random.default_rng(0).uniform(0.3, 3.0, 40)
+    for intercept in (False, True):
+        given = {"landmarks": x[:12], "fit_intercept": intercept, "tol": 1e-11}
+        one = KernelRidge(RBF(2.0), "loo", **given).fit(x, y, w)
+        errors = []
+        for i in range(40):
+            keep = np.arange(40) != i
+            part = KernelRidge(RBF(2.0), one.alpha_, **given).fit(x[keep], y[keep], w[keep])
+            errors.append(float(y[i] - part.predict(x[i : i + 1])[0]))
+        expected = np.average(np.square(errors), weights=w)
+        assert one.choice_.score == pytest.approx(expected, rel=1e-7)
+
+
+def test_gcv_on_landmarks_is_its_definition():
+    x, y, _ = _data(40)
+    w = np.random.default_rng(0).uniform(0.3, 3.0, 40)
+    for intercept in (False, True):
+        given = {"landmarks": x[:12], "fit_intercept": intercept}
+        one = KernelRidge(RBF(2.0), "gcv", **given).fit(x, y, w)
+        fit = KernelRidge(RBF(2.0), one.alpha_, tol=1e-11, **given)
+        hat = fit.fit(x, np.eye(40), w).predict(x)  # as the solution is linear in the targets
+        rest = (w * (y - hat @ y) ** 2).sum()
+        expected = 40**2 / w.sum() * rest / (40 - np.trace(hat)) ** 2
+        assert one.choice_.score == pytest.approx(expected, rel=1e-6)
+
+
+def test_rows_of_weight_are_found_among_many_without():
+    source = np.random.default_rng(0)
+    x = source.normal(size=(40_000, 2))
+    weights = np.zeros(40_000)
+    weights[source.permutation(40_000)[:30]] = 1.0
+    one = KernelRidge("rbf", 0.1, solver="falkon", random_state=0, fit_intercept=True)
+    found = one.set_params(standardize=True).fit(x, x[:, 0], weights).predict(x[:50])
+    expected = one.fit(x[weights > 0], x[weights > 0, 0]).predict(x[:50])
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_several_penalties_of_a_source_and_landmarks_in_lists():
+    x, y, new = _data(100)
+    y = np.stack([y, np.cos(y)], 1)
+    one = KernelRidge(RBF(3.0), [0.1, 2.0], solver="falkon", landmarks=x[:9].tolist())
+    expected = one.fit(x, y).predict(new)
+    np.testing.assert_array_equal(one.fit(ArrayRows(x, y)).predict(new), expected)
+    with pytest.raises(ValueError, match=r"alpha: .* 2 target"):
+        one.set_params(alpha=[1.0, 2.0, 3.0]).fit(ArrayRows(x, y))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precisions_are_taken_as_float64(dtype):
+    x, y, new = (torch.from_numpy(v).to(dtype) for v in _data(60))
+    weights = torch.ones(60, dtype=dtype)
+    found = KernelRidge(RBF(3.0)).fit(x, y, weights).predict(new)
+    expected = KernelRidge(RBF(3.0)).fit(x.double(), y.double()).predict(new.double())
+    torch.testing.assert_close(found, expected)
+
+
+def test_sums_out_of_range_end_in_an_error_and_not_in_a_loop():
+    with pytest.raises(ValueError, match="kernel: expected sums within range"):
+        shifted_factor(torch.full((2, 2), torch.nan).double(), 0.0)
+    factor = shifted_factor(-torch.eye(2).double(), 0.0)  # rounding can leave that
+    assert bool(factor.isfinite().all())
+
+
+def test_the_preconditioner_follows_the_memory(monkeypatch):
+    x, y, new = _data()
+    exact = KernelRidge(RBF(3.0), 0.1, solver="cholesky").fit(x, y).predict(new)
+    ranks, original = [], ridge_all_rows.pivoted_cholesky
+
+    def noted(*args, **kwargs):
+        ranks.append(kwargs["rank"])
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(ridge_all_rows, "pivoted_cholesky", noted)
+    for room in (64, 0):  # pivots that fit
+        monkeypatch.setattr(
+            ridge_all_rows, "block_rows", lambda size, room=room, **_: room * 9600 // int(size)
+        )
+        found = KernelRidge(RBF(3.0), 0.1, solver="cg", tol=1e-12).fit(x, y).predict(new)
+        np.testing.assert_allclose(found, exact, rtol=1e-8)
+    assert ranks == [64]
