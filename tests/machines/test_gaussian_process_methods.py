@@ -6,7 +6,7 @@ import pytest
 from mercer import config
 from mercer._core.config import resident_memory
 from mercer.kernels import RBF, Matern, White
-from mercer.machines import GaussianProcessRegressor
+from mercer.machines import GaussianProcessRegressor, gp_settings
 from tests.contracts.machine import MachineContract
 
 
@@ -133,3 +133,15 @@ def test_what_does_not_fit_is_refused_with_what_does(monkeypatch):
     monkeypatch.setattr(config, "memory_budget", int(resident_memory() + 8 * 200 * 200))
     with pytest.raises(MemoryError, match="inducing"):
         GaussianProcessRegressor(RBF(), method="exact", optimizer=None).fit(x, y)
+
+
+def test_landmarks_refuse_white_noise_in_the_kernel(monkeypatch):
+    x, y = _data(200)
+    with pytest.raises(ValueError, match="kernel: the method 'inducing' takes no White part"):
+        GaussianProcessRegressor(RBF() + White(0.1), method="inducing").fit(x, y)
+    kernel = 2.0 * RBF([1.0, 2.0, 0.7]) + White(0.1)
+    exact = GaussianProcessRegressor(kernel, 0.0, optimizer=None).fit(x, y)
+    monkeypatch.setattr(gp_settings, "_MOST_ROWS", 100)
+    large = GaussianProcessRegressor(kernel, optimizer=None, random_state=0).fit(x, y)
+    assert large.method_ == "iterative" and "White" in large.method_reason_
+    np.testing.assert_allclose(large.predict(x), exact.predict(x), atol=1e-5)

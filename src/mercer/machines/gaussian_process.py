@@ -65,7 +65,8 @@ class GaussianProcessRegressor(MultiOutputMixin, RegressorMixin, Machine):
         ``"exact"`` factorises the kernel matrix, O(n³) a step. ``"iterative"`` multiplies by it
         only: conjugate gradients, and stochastic Lanczos quadrature with the same probes for all
         hyperparameters. ``"inducing"`` takes the variational bound with landmarks, O(n m²) a
-        step. ``"auto"`` is exact up to 10,000 rows that fit the budget, and inducing beyond.
+        step. ``"auto"`` is exact up to 10,000 rows that fit the budget, and inducing beyond,
+        or iterative with a `White` part.
     num_landmarks : int, default 512
         m, of the inducing points.
     landmarks : {"kmeans", "greedy", "leverage", "kdpp", "uniform"}, default "kmeans"

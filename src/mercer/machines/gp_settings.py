@@ -123,12 +123,19 @@ def choose_method(
             name, reason = "exact", f"{n} rows, at most {_MOST_ROWS}, whose matrices fit"
         else:
             why = f"more than {_MOST_ROWS}" if n > _MOST_ROWS else "whose matrices do not fit"
-            name, reason = "inducing", f"{n} rows, {why}"
+            # Landmarks cannot tell the noise of a White part from the function.
+            name = "iterative" if has_noise(inputs.kernel) else "inducing"
+            reason = f"{n} rows, {why}" + (" (White)" if name == "iterative" else "")
     if name == "exact":
         return ExactMethod(), name, reason
     if inputs.precomputed:
         raise ValueError(f"method: a precomputed kernel has the method 'exact' only, got {name!r}")
     if name == "inducing":
+        if has_noise(inputs.kernel):
+            raise ValueError(
+                "kernel: the method 'inducing' takes no White part, whose noise landmarks cannot "
+                "tell from the function; leave it out: alpha is the noise"
+            )
         count = min(check_int("num_landmarks", machine.num_landmarks), n)
         check_choice("landmarks", machine.landmarks, LANDMARK_CHOICES)
         found = choose_landmarks(
