@@ -141,3 +141,12 @@ def test_bad_questions_are_refused():
     model = GaussianProcessClassifier("precomputed", optimizer=None).fit(matrix, y)
     with pytest.raises(ValueError, match="precomputed"):
         model.latent_mean_and_variance(matrix)
+
+
+def test_a_matrix_that_is_no_kernel_and_labels_that_are_none_are_named():
+    matrix = np.array([[1.0, 5.0, 0.0], [5.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    with pytest.raises(ValueError, match="X: expected a positive semi-definite kernel matrix"):
+        GaussianProcessClassifier("precomputed").fit(matrix, [0, 1, 1])
+    labels = np.array(["a", None, "b"], dtype=object)
+    with pytest.raises(ValueError, match="y: expected a label for each row, 1 of 3 are None"):
+        GaussianProcessClassifier().fit(matrix, labels)

@@ -82,7 +82,12 @@ class LaplaceMode:
                 root = (p * (1 - p)).sqrt()
                 system = root.unsqueeze(-1) * matrix * root
                 system.diagonal().add_(1.0)
-                factor = torch.linalg.cholesky(system)
+                factor, failed = torch.linalg.cholesky_ex(system)
+                if int(failed):
+                    raise ValueError(
+                        "X: expected a positive semi-definite kernel matrix, got one of smallest "
+                        f"eigenvalue {float(torch.linalg.eigvalsh(matrix)[0]):.3g}"
+                    )
                 b = root.square() * f + labels - p
                 inner = torch.cholesky_solve((root * (matrix @ b)).unsqueeze(-1), factor)
                 a = b - root * inner.squeeze(-1)

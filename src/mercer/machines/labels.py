@@ -35,6 +35,9 @@ def check_labels(y: Any, rows: np.ndarray | Tensor) -> tuple[np.ndarray, Tensor]
     if isinstance(y, Tensor):
         y = y.detach().cpu().numpy()
     labels = column_or_1d(y, warn=True)
+    if labels.dtype.kind == "O" and any(label is None for label in labels):
+        missing = sum(label is None for label in labels)
+        raise ValueError(f"y: expected a label for each row, {missing} of {len(labels)} are None")
     assert_all_finite(labels, input_name="y")
     check_consistent_length(rows, labels)
     check_classification_targets(labels)
