@@ -153,3 +153,11 @@ def test_refuses_data():
         SVR("precomputed").fit(matrix, [0.0, 1.0])
     with pytest.raises(ValueError, match=r"X: expected a positive semi-definite.*from -1 to 3"):
         SVR("precomputed", solver="nystroem").fit(matrix, [0.0, 1.0])
+
+
+def test_an_offset_of_targets_is_the_intercepts():
+    x, y = data(60)
+    y = (y * 2**20).round() / 2**20  # so that 2^30 is added without rounding
+    near, far = (SVR(RBF(1.0), tol=1e-7).fit(x, y + shift) for shift in (0.0, 2.0**30))
+    torch.testing.assert_close(far.predict(x) - 2.0**30, near.predict(x), rtol=0, atol=1e-5)
+    assert far.n_iter_ < 10 * near.n_iter_  # it did not stall on rounding

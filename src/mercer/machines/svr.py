@@ -201,11 +201,13 @@ class SVR(RegressorMixin, Machine):
             tol=self.tol,
             max_iter=self.max_iter,
         )
-        peer.fit(matrix.cpu().numpy(), targets.cpu().numpy(), weights.cpu().numpy())
+        # Without their mean, whose rounding would hide the gaps that are to be closed.
+        mean = float((weights * targets).sum() / weights.sum())
+        peer.fit(matrix.cpu().numpy(), (targets - mean).cpu().numpy(), weights.cpu().numpy())
         kept = torch.from_numpy(peer.support_).long().to(index.device)
         self._input = source.keep(index[kept])
         self.support_ = index[kept].cpu().numpy()
-        self.intercept_ = float(peer.intercept_[0])
+        self.intercept_ = mean + float(peer.intercept_[0])
         self.n_iter_ = max(int(np.max(peer.n_iter_)), 1)
         self.converged_ = not peer.fit_status_  # It has warned.
         return torch.from_numpy(np.array(peer.dual_coef_)[0]).to(index.device)
