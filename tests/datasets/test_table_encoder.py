@@ -90,6 +90,8 @@ def test_dates_and_truth_values_are_numbers():
         ([str(i % 3) for i in range(40)], "number"),
         (["true", "FALSE", None] * 10, "boolean"),
         (["y", "n"] * 10, "boolean"),
+        (["F", "N"] * 10, "category"),
+        (["yes", "y", "no"] * 10, "category"),
         (["2026-01-31", "2025-02-01T12:30:00", None] * 10, "date"),
         (["2026-01-31 12:00:00+02:00", "2026-02-01 00:00:00Z"] * 10, "date"),
         (["red", "blue", None] * 10, "category"),
@@ -267,3 +269,8 @@ def test_arguments_are_refused(options, message):
     data = DataTable.of({"x": [1.0] * 10, "y": [float(i % 3) for i in range(10)]})
     with pytest.raises(ValueError, match=f"^{message}"):
         TableEncoder.fit(data, **options)
+
+
+def test_a_table_of_the_target_alone():
+    with pytest.raises(ValueError, match="is left: the table has the column 'y' only"):
+        TableEncoder.fit(DataTable.of({"y": [1.0, 2.0, 3.0]}), target="y")

@@ -109,7 +109,9 @@ class ColumnScan:
         each_once = distinct == self._counted and self._counted > 1
         if self._numbers:
             return self._number(each_once)
-        if all(as_truth(text) is not None for text in self._counts):
+        truths = {text.lower(): as_truth(text) for text in self._counts}
+        # Codes such as F and N, or T, Y and N, are no truth values: two would become one.
+        if None not in truths.values() and len(set(truths.values())) == len(truths):
             return ColumnKind("boolean")
         # Dates are checked from the first cell that is no number; those before it may be.
         if self._dates and all(as_days(text) is not None for text in self._counts):

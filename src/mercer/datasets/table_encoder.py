@@ -110,6 +110,7 @@ class TableEncoder:
         used = {name: found.kind for name, found in kinds.items() if found.kind is not None}
         if not used:
             reasons = "; ".join(f"{name!r}: {note}" for name, note in notes.items())
+            reasons = reasons or f"the table has the column {target!r} only"
             raise ValueError(f"table: no column to learn from is left: {reasons}")
         encodings = _learn(table, used, rows, most_levels, rare)
         for each in encodings:
