@@ -426,3 +426,11 @@ def test_the_preconditioner_follows_the_memory(monkeypatch):
         found = KernelRidge(RBF(3.0), 0.1, solver="cg", tol=1e-12).fit(x, y).predict(new)
         np.testing.assert_allclose(found, exact, rtol=1e-8)
     assert ranks == [64]
+
+
+def test_a_weight_below_zero_late_in_a_source_is_refused():
+    x = np.random.default_rng(0).normal(size=(30_000, 2))
+    weights = np.ones(30_000)
+    weights[-1] = -1.0
+    with pytest.raises(ValueError, match="sample_weight: expected numbers of at least 0"):
+        KernelRidge(landmarks=5, random_state=0).fit(ArrayRows(x, x[:, 0], weights))
