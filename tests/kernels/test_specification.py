@@ -170,6 +170,19 @@ def test_median_lengthscale(kernel, distance):
     assert "median" in repr(clone(fitted)) and "median" not in repr(clone(fitted.to_spec()))
 
 
+@pytest.mark.parametrize("kernel", [RBF("median"), Linear("median")], ids=["RBF", "Linear"])
+@pytest.mark.parametrize("d", [1, 40])
+def test_median_keeps_its_digits_beside_an_offset_and_ignores_rounding(kernel, d):
+    x = points(60, d).mul(1024).round() / 1024  # to which 2^27 is added without rounding
+    near, far = (clone(kernel).fit(z).lengthscale.item() for z in (x, x + 2.0**27))
+    assert far == pytest.approx(near, rel=1e-9)
+    # Equal rows are at distance zero, and not at that of rounding, many of them too.
+    repeated = torch.cat([x[:2].repeat(40, 1), x[:1] + 5])
+    apart = [torch.dist(a, b).item() for a, b in ((x[0], x[1]), (x[0], x[0] + 5))]
+    found = clone(kernel).fit(repeated).lengthscale.item()
+    assert min(abs(found - one) for one in apart) < 1e-6 * max(apart)
+
+
 def test_median_of_many_rows_is_of_some_of_them_and_the_same_each_time():
     x = points(5000)
     first, second = (RBF("median").fit(x).lengthscale.item() for _ in range(2))

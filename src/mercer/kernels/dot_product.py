@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._core.checks import check_int
 from .base import Kernel
+from .distance import squared_distance
 from .hyperparameter import positive, register_positive
 from .in_place import InPlace
 from .stationary import Scales
@@ -47,7 +48,7 @@ class DotProduct(Kernel, Scales, abc.ABC):
         return self.profile(self._scale(x).square().sum(-1))
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.cdist(x, y)
+        return squared_distance(x, y).sqrt()
 
 
 @final

@@ -75,7 +75,8 @@ class Periodic(Stationary, Scales):
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
         # Chords of circles of radius one, in the units of the lengthscale.
         x, y = (divide(2 * math.pi * z, self.period, "period") for z in centred(x, y))
-        return torch.cdist(torch.cat([x.cos(), x.sin()], -1), torch.cat([y.cos(), y.sin()], -1))
+        x, y = (torch.cat([z.cos(), z.sin()], -1) for z in (x, y))
+        return squared_distance(x, y).sqrt()
 
     def num_uniforms(self, in_features: int) -> int:
         """Return 0: normal numbers suffice."""
