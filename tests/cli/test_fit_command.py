@@ -642,6 +642,7 @@ def changed(index, text):
         (changed(9, "oops,2,3"), [], "column 'a': expected a number"),
         (changed(9, "inf,2,3"), [], "column 'a': infinite in line 10"),
         (changed(9, "1,2,inf"), [], "--target: 'target' is infinite in line 10"),
+        (changed(9, "1,2,1e200"), [], "--target: 'target' spreads by 1.3e+199, whose square"),
         (
             changed(9, "1,2,many"),
             [],

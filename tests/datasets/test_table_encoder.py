@@ -274,3 +274,8 @@ def test_arguments_are_refused(options, message):
 def test_a_table_of_the_target_alone():
     with pytest.raises(ValueError, match="is left: the table has the column 'y' only"):
         TableEncoder.fit(DataTable.of({"y": [1.0, 2.0, 3.0]}), target="y")
+
+
+def test_numbers_whose_squares_overflow():
+    with pytest.raises(ValueError, match=r"column 'x': numbers up to 3e.200, whose squares"):
+        TableEncoder.fit(DataTable.of({"x": [1e200, 3e200, -2e200], "y": [1.0, 2.0, 3.0]}))

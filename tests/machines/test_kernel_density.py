@@ -287,3 +287,10 @@ def test_an_offset_takes_no_digits(kernel, product):
     near = model.fit(X).score_samples(new)
     far = model.fit(X + 2.0**26).score_samples(new + 2.0**26)  # exact: multiples of 1 / 64
     np.testing.assert_allclose(far, near, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_distances_beyond_float64_are_named(size):
+    X = size * np.random.default_rng(0).normal(size=(20, 2))
+    with pytest.raises(ValueError, match=r"X: squared distances of different rows are (inf|0)"):
+        KernelDensity(bandwidth="cv").fit(X)

@@ -23,6 +23,7 @@ _IN_MEMORY = 0.2  # of the memory budget: a smaller file is read once and kept f
 _MOST_CODES = 20  # classes that are written as 0, 1, 2 ...
 _MOST_CLASSES = 50
 _LEAST_ROWS = 20
+_LEAST_SPREAD, _MOST_SPREAD = 1e-140, 1e140  # of numbers, whose squares are summed
 _LEAST_OF_A_CLASS = 5
 _OF_EACH_CLASS = 2  # training rows that come first
 
@@ -201,6 +202,13 @@ def _target(
     else:
         reason = "as asked"
     if task == "regression":
+        largest = float(np.nanmax(np.abs(numbers)))
+        spread = float(np.nanstd(numbers / largest)) * largest
+        if not _LEAST_SPREAD < spread < _MOST_SPREAD:
+            raise UserError(
+                f"--target: {name!r} spreads by {spread:.2g}, whose square is beyond float64; "
+                "give it in another unit"
+            )
         return cells, torch.from_numpy(numbers), (), reason
     return cells, *_classes(name, cells, is_number), reason
 

@@ -9,6 +9,8 @@ import numpy as np
 from .cells import as_levels, read_cells
 from .data_table import DataTable
 
+_LARGEST = 1e140  # number, whose square is summed
+
 
 @dataclass(frozen=True)
 class ColumnEncoding:
@@ -129,12 +131,16 @@ def fit_numbers(name: str, kind: str, numbers: np.ndarray) -> ColumnEncoding:
     fill = float(np.median(present)) if len(present) else 0.0
     missing = len(present) < len(numbers)
     filled = np.where(np.isnan(numbers), fill, numbers)
+    largest = float(np.abs(filled).max(initial=0))
+    if largest > _LARGEST:
+        raise ValueError(
+            f"table: column {name!r}: numbers up to {largest:.2g}, whose squares are beyond "
+            "float64; give it in another unit, or drop it"
+        )
     centre = float(filled.mean()) if len(filled) else 0.0
     spread = float(filled.std()) if len(filled) else 0.0
     # Below rounding all are alike, and what is left would be noise of size one.
-    scale = (
-        spread if spread > 1e-12 * max(abs(centre), float(np.abs(filled).max(initial=0))) else 1.0
-    )
+    scale = spread if spread > 1e-12 * max(abs(centre), largest) else 1.0
     mean, scales = (centre,), (scale or 1.0,)
     if missing:  # zero or one as it is: scaled to variance one, a rare gap would outweigh all else
         mean, scales = (*mean, 1 - len(present) / len(numbers)), (*scales, 1.0)

@@ -99,7 +99,13 @@ def nearest_rule(rows: Tensor, weights: Tensor) -> float:
     if len(rows) < 2:
         return 1.0
     squared, each = _nearest(rows.double(), weights.double())
-    return math.sqrt(float((squared * each).sum() / each.sum()) / rows.shape[1])
+    mean = float((squared * each).sum() / each.sum())
+    if not 0 < mean < math.inf:
+        raise ValueError(
+            f"X: squared distances of different rows are {mean:g} in float64; give the columns in "
+            "another unit"
+        )
+    return math.sqrt(mean / rows.shape[1])
 
 
 @torch.no_grad()
