@@ -182,6 +182,11 @@ HEADER = "a,b,town\n"
         ("", [], "is empty"),
         (None, [], "TABLE: file: no file"),
         (HEADER + "1,2,Ulm\n", ["--keep", "z"], "--keep: no column 'z'"),
+        (
+            "a,b,town,prediction\n1,2,Ulm,3\n",
+            ["--keep", "prediction"],
+            "--keep: the column 'prediction' would be overwritten",
+        ),
         (HEADER + "1,2,Ulm\n", ["--out", "p.xlsx"], "--out: unknown ending '.xlsx'"),
         (HEADER + "1,2,Ulm\n", ["--batch-rows", "0"], "--batch-rows: expected at least 1"),
         (HEADER + "1,2,Ulm\n", ["--delimiter", "::"], "--delimiter: expected one character"),

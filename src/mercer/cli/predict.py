@@ -85,6 +85,10 @@ class Predict:
             )
         with user_errors(ValueError, prefix="--keep: "):
             kept = [table.find(name) for name in self.keep]
+            written = ["prediction", *(f"probability of {name}" for name in model.classes)]
+            both = [name for name in kept if name in written]
+            if both:
+                raise ValueError(f"the column {both[0]!r} would be overwritten by a prediction")
         count = 0
         with user_errors(OSError, ModuleNotFoundError, prefix="--out: "), _written(self.out) as add:
             batches = _batches(model, table, kept, self.batch_rows)
