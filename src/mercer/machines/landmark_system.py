@@ -15,12 +15,18 @@ from .._core.workers import in_order
 from ..kernels import Kernel
 from ..kernels.tiles import Spare, plan_tiles
 from ..linalg import LinearSolution, conjugate_gradient
-from .landmark_sums import LandmarkMoments, add_scatter, pivoted_factor, shifted_factor
+from .landmark_sums import (
+    LandmarkMoments,
+    add_scatter,
+    one_thread_a_product,
+    pivoted_factor,
+    shifted_factor,
+)
 
 _JOB_ROWS = 4096  # rows that one thread takes at a time
 _MOST_JOBS = 512
-_TILE = 2**19  # entries of the kernel that a thread holds at a time: 4 MB, in the caches
-_SUMMED = 2**22  # entries of the kernel whose products are summed at a time: 32 MB
+_TILE = 2**20  # entries of it that a thread fills: 8 MB, as with fewer threads wait for Python
+_SUMMED = 2**23  # entries of the kernel whose products are summed at a time: 64 MB
 _SEEN = 1e-4  # share of the ridge above which the rounding of sums is taken out again
 
 Rows = tuple[Tensor, Tensor, Tensor | None]  # x (b, d), y (b, q), weight (b,)
@@ -175,41 +181,62 @@ class LandmarkSystem:
         """Add rows to moments, in place."""
         weight = float(moments.weight)
         bar = progress(range(total or 0), "rows", show=self.show and total is not None)
-        for x, y, w in rows:
-            k = self._whole(x).double()  # (b, m)
-            right = y.double() if w is None else w.double().unsqueeze(-1) * y.double()
-            weight += len(x) if w is None else float(w.sum())
-            moments.cross.addmm_(k.mT, right)
-            moments.target_total.add_(right.sum(0))
-            moments.target_square.add_((right * y.double()).sum(0))
-            moments.counted.add_(len(x) if w is None else float((w > 0).sum()))
-            moments.weight.fill_(weight)
-            if w is None:
-                moments.total.add_(k.sum(0))
-            else:
-                root = w.to(k).sqrt()
-                k *= root.unsqueeze(-1)
-                moments.total.add_(root @ k)
-            add_scatter(moments.scatter, k)
-            next(iter(bar), None)
-            if save is not None:
-                save(dict(vars(moments)))
+        space = self.points.new_empty(0, dtype=torch.float64)
+        with one_thread_a_product():
+            for x, y, w in rows:
+                own = y.new_ones(len(y)) if w is None else w  # (b,)
+                y = y.double()
+                sides = torch.cat([y, torch.ones_like(y[:, :1])], 1) * own.double().unsqueeze(-1)
+                if len(space) < len(x) * len(self.points):
+                    space = space.new_empty(len(x) * len(self.points))
+                root = None if w is None else w.double().sqrt()
+                k, products = self._whole(x, space, sides, root)
+                weight += float(sides[:, -1].sum())
+                moments.cross.add_(products[:, :-1])
+                moments.total.add_(products[:, -1])
+                moments.target_total.add_(sides[:, :-1].sum(0))
+                moments.target_square.add_((sides[:, :-1] * y).sum(0))
+                moments.counted.add_(float((own > 0).sum()))
+                moments.weight.fill_(weight)
+                add_scatter(moments.scatter, k)
+                next(iter(bar), None)
+                if save is not None:
+                    save(dict(vars(moments)))
 
-    def _whole(self, x: Tensor) -> Tensor:
-        """Evaluate the kernel between a block and all landmarks, by threads."""
+    def _whole(
+        self, x: Tensor, space: Tensor, sides: Tensor, root: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluate the kernel (b, m) between a block and all landmarks, by threads.
+
+        It comes in float64, its rows scaled by ``root`` (b,), with its product (m, s) with
+        ``sides`` (b, s), for which they are not.
+        """
         b, m = len(x), len(self.points)
-        found = self.points.new_empty(b, m)
-        fill = plan_tiles(self.kernel, x.to(self.work), self.points)
-        step = max(16, min(_TILE // m, -(-b // torch.get_num_threads())))
-        starts = range(0, b, step)
+        found = space[: b * m].view(b, m)
+        step = max(16, _TILE // m)
 
-        def write(job: int, check: Callable[[], None]) -> None:
-            own = slice(starts[job], min(starts[job] + step, b))
-            fill(own, slice(0, m), found[own], Spare())
+        def write(job: int, check: Callable[[], None]) -> Tensor:
+            own = slice(job * step, min((job + 1) * step, b))
+            fill = plan_tiles(self.kernel, x[own].to(self.work), self.points)
+            out = found[own]
+            part = out if self.work == torch.float64 else torch.empty_like(out, dtype=self.work)
+            fill(slice(0, len(part)), slice(0, m), part, Spare())
+            if part is not out:
+                out.copy_(part)
+            product = out.mT @ sides[own]
+            if root is not None:
+                out *= root[own].unsqueeze(-1)
+            return product
 
-        for _ in in_order(range(len(starts)), write, x.device):
-            pass
-        return found
+        total = sides.new_zeros(m, sides.shape[1])
+        for part in in_order(range(-(-b // step)), write, x.device):
+            total += part
+        return found, total
+
+    def between(self, x: Tensor) -> Tensor:
+        """Evaluate the kernel (b, m) between some rows and all landmarks, in float64."""
+        sides = x.new_empty(len(x), 0, dtype=torch.float64)
+        return self._whole(x, sides.new_empty(len(x) * len(self.points)), sides, None)[0]
 
     # -- the solution ------------------------------------------------------------------------------
 

@@ -298,7 +298,7 @@ def _left_out(
     mean = sums.target_total / sums.weight * free  # (q,)
     scores = torch.zeros_like(ridges)
     for x, y, w in read(system.summed, 0):
-        z = system._whole(x).double() @ turn - free * shift  # (b, r)
+        z = system.between(x) @ turn - free * shift  # (b, r)
         own = z.new_ones(len(z)) if w is None else w.to(z)
         lever = z.square() @ inverse + (free / weight)  # (b, g)
         rest = y.to(z) - mean  # (b, q)
