@@ -231,7 +231,7 @@ def evaluate(data: KernelInput, coef: Tensor, intercept: Tensor, rows: Any) -> T
 def _needs_digits(data: KernelInput, coef: Tensor) -> bool:
     """Whether coefficients cancel so far that products in the points' dtype would be rounding."""
     eps = torch.finfo(data.points.dtype).eps
-    if data.precomputed or data.points.dtype == torch.float64:
+    if data.precomputed or data.points.dtype == torch.float64 or not len(data.points):
         return False
     step = -(-len(data.points) // _PROBES)
     points = data.points.double()
