@@ -263,5 +263,5 @@ def test_a_state_of_another_system_is_refused():
     conjugate_gradient(lambda v: a @ v, b, checkpoint=saved.append)
     with pytest.raises(ValueError, match="resume: expected a state of right-hand sides"):
         conjugate_gradient(lambda v: v, torch.ones(9).double(), resume=saved[0])
-    with pytest.raises(ValueError, match="resume: .*missing"):
+    with pytest.raises(ValueError, match=r"resume: .*missing"):
         conjugate_gradient(lambda v: a @ v, b, resume={})
