@@ -20,16 +20,16 @@ Which one should I use?
 Nothing here opens a network connection, and importing the room imports torch only.
 """
 
+from .batch_rows import BatchRows as BatchRows
 from .column_encoding import ColumnEncoding as ColumnEncoding
 from .data_table import DataTable as DataTable
 from .digits import digits as digits
 from .find import find as find
+from .parquet_source import ParquetRows as ParquetRows
 from .read_table import read_table as read_table
 from .read_texts import Texts as Texts
 from .read_texts import read_texts as read_texts
 from .row_source import ArrayRows as ArrayRows
-from .row_source import BatchRows as BatchRows
-from .row_source import ParquetRows as ParquetRows
 from .row_source import RowBlock as RowBlock
 from .row_source import RowSource as RowSource
 from .split import Rows as Rows

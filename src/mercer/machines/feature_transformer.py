@@ -151,6 +151,8 @@ class FeatureTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Mach
         check_is_fitted(self)
         rows = check_rows(self, X, reset=False)
         n, m = len(rows), self.feature_map_.num_features
+        half = isinstance(X, Tensor) and X.dtype in (torch.float16, torch.bfloat16)
+        dtype: Any = X.dtype if half else rows.dtype
         size = n * m * rows.itemsize
         require_memory(
             size,
@@ -164,9 +166,9 @@ class FeatureTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Mach
         step = max(1, int(spare / 2 / (8 * (3 * m + 2 * rows.shape[1]))))
         if step >= n:
             whole = self.feature_map_(as_tensor(rows).to(device))
-            return whole.to(rows.device) if isinstance(rows, Tensor) else whole.cpu().numpy()
+            return whole.to(rows.device, dtype) if isinstance(rows, Tensor) else whole.cpu().numpy()
         if isinstance(rows, Tensor):
-            found = torch.empty(n, m, dtype=rows.dtype, device=rows.device)
+            found = torch.empty(n, m, dtype=dtype, device=rows.device)
         else:
             found = np.empty((n, m), dtype=rows.dtype)
         target = as_tensor(found)

@@ -26,8 +26,6 @@ from .gp_settings import (
 )
 from .rows import as_tensor, check_rows, check_targets, in_kind
 
-_METHODS = ("auto", "exact", "inducing", "iterative")
-
 
 @final
 class GaussianProcessRegressor(MultiOutputMixin, RegressorMixin, Machine):
@@ -184,7 +182,7 @@ class GaussianProcessRegressor(MultiOutputMixin, RegressorMixin, Machine):
         GaussianProcessRegressor
             The machine itself.
         """
-        check_choice("method", self.method, _METHODS)
+        check_choice("method", self.method, ("auto", "exact", "inducing", "iterative"))
         check_int("n_restarts_optimizer", self.n_restarts_optimizer, least=0)
         check_optimizer(self.optimizer)
         rows = check_rows(self, X, reset=True)
@@ -390,10 +388,10 @@ class GaussianProcessRegressor(MultiOutputMixin, RegressorMixin, Machine):
         x = as_tensor(rows)
         mean = self._posterior.mean(self._inputs, x)  # (m, q)
         covariance = self._posterior.covariance(self._inputs, x)  # (m, m)
-        state = check_random_state(random_state)
-        z = draw_gaussian(covariance, mean.shape[1] * count, state).reshape(*mean.shape, count)
-        drawn = (mean.unsqueeze(-1) + z) * self._scale[:, None] + self._mean[:, None]
-        return in_kind((drawn.squeeze(1) if self._single else drawn).to(x.dtype), rows)
+        z = draw_gaussian(covariance, mean.shape[1] * count, check_random_state(random_state))
+        drawn = mean.unsqueeze(-1) + z.reshape(*mean.shape, count)
+        drawn = drawn * self._scale[:, None] + self._mean[:, None]
+        return in_kind((drawn.squeeze(1) if self._single else drawn).to(x), rows)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
