@@ -433,7 +433,8 @@ class MachineContract(abc.ABC):
         self.outputs(few, x[:300])
         gc.collect()
         monkeypatch.setattr(Kernel, "forward", seen)
-        budget = mercer._core.config.resident_memory() + len(x) ** 2 * 8
+        # Some room for what the allocator keeps.
+        budget = mercer._core.config.resident_memory() + len(x) ** 2 * 8 + 2**26
         with mercer.config.override(memory_budget=budget):
             machine = machine.fit(x) if y is None else machine.fit(x, y)
             self.outputs(machine, x)
