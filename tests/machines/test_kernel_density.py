@@ -50,11 +50,11 @@ def _data(n=300, d=2, seed=0):
 @pytest.mark.paper(
     BOOK, kind="exact", claim="Log-densities are scikit-learn's, for its six kernels, weighted too."
 )
-@pytest.mark.parametrize("d", [1, 2, 5, 40])
-@pytest.mark.parametrize("kernel", RADIAL)
+# scikit-learn's cosine does not integrate to one in even dimensions.
+@pytest.mark.parametrize(
+    ("kernel", "d"), [(k, d) for k in RADIAL for d in (1, 2, 5, 40) if k != "cosine" or d % 2]
+)
 def test_equal_to_scikit_learn(kernel, d, evidence):
-    if kernel == "cosine" and d % 2 == 0:
-        pytest.skip("scikit-learn's cosine does not integrate to one in even dimensions")
     x, z = _data(200, d), _data(50, d, 1)
     h = 1.7 * d**0.5
     worst = 0.0
